@@ -1,0 +1,94 @@
+# Masque: every chore of the project. `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+WORKERS ?= 2
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Progress goes to standard error, so that `make demo ARGS=--json` leaves clean JSON on output.
+say = printf '== %s\n' "$(1)" >&2
+
+.PHONY: help setup protos check test bench demo lock clean
+
+help: ## list the targets
+	@printf 'Masque. Targets:\n\n'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@printf '\nVariables: PYTHON=python3.12 (to build .venv with), ARGS="..." (for demo, test and bench).\n'
+
+# ---- setting up -------------------------------------------------------------------------------
+
+setup: $(VENV)/.ready ## make .venv with the locked dependencies, stubs and warm kernels
+
+$(VENV)/.locked: requirements/lock.txt
+	@found=$$(command -v "$(PYTHON)") || { \
+	  echo "error: $(PYTHON) is not installed. Install Python 3.11 or newer" \
+	       "(Debian, Ubuntu: apt install python3 python3-venv), or name one: make setup PYTHON=python3.12" >&2; exit 1; }; \
+	"$$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $$found is $$("$$found" -V 2>&1), and Masque needs 3.11 or newer." \
+	       "Name a newer one: make setup PYTHON=python3.12" >&2; exit 1; }; \
+	"$$found" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $$found cannot make virtual environments: its venv module is missing." \
+	       "Debian, Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	if [ -e $(VENV) ] && ! $(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  $(call say,$(VENV) is broken or too old: making it anew); rm -rf $(VENV); fi; \
+	if [ ! -e $(VENV) ]; then $(call say,making $(VENV) with $$("$$found" -V)); "$$found" -m venv $(VENV); fi
+	@$(call say,installing the locked dependencies: a minute or two)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
+	  --only-binary :all: --require-hashes -r requirements/lock.txt >&2
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	@$(call say,installing masque itself)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
+	  --no-deps --no-build-isolation -e . >&2
+	@touch $@
+
+$(VENV)/.stubs: $(VENV)/.installed protos/generate.py $(wildcard protos/masque/v1/*.proto)
+	@$(call say,generating the stubs)
+	@$(BIN)/python protos/generate.py >&2
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.stubs $(wildcard masque/mpc/*.py masque/mpc/*/*.py)
+	@$(call say,warming the kernels)
+	@$(BIN)/python -m masque.mpc.warm >&2
+	@touch $@
+
+protos: $(VENV)/.installed ## generate masque/v1 from protos/masque/v1
+	@$(BIN)/python protos/generate.py >&2
+
+lock: ## resolve requirements/lock.txt anew from pyproject.toml (needs the network)
+	@$(call say,resolving requirements/lock.txt)
+	@[ -x build/lock/bin/uv ] || { $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv >&2; }
+	@build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o build/lock.txt pyproject.toml
+	@{ echo '# Everything `make setup` installs, pinned with hashes. Written by `make lock`; do not edit.'; \
+	   echo; cat build/lock.txt; } > requirements/lock.txt
+
+# ---- working ----------------------------------------------------------------------------------
+
+check: setup ## lint, format, types, floors, freshness of the stubs
+	@$(call say,ruff check); $(BIN)/ruff check .
+	@$(call say,ruff format); $(BIN)/ruff format --check .
+	@$(call say,mypy --strict); $(BIN)/mypy
+	@$(call say,floors); $(BIN)/lint-imports
+	@$(call say,stubs); $(BIN)/python protos/generate.py --check
+
+test: setup ## run the tests (ARGS="-k name" narrows them, WORKERS=0 runs them serially)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope $(ARGS)
+
+bench: setup ## measure speed, rounds and bytes
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+demo: setup ## two hospitals train one classifier without showing each other a patient
+	@$(BIN)/masque demo $(ARGS)
+
+clean: ## remove .venv, caches and build products; stubs and local data stay
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Measured speed, rounds and bytes; `make bench` runs it."""

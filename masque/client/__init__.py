@@ -1,0 +1,1 @@
+"""What a user touches: the SDK and the `masque` command."""

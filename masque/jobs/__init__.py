@@ -1,0 +1,1 @@
+"""What a job is: its specification, digest, policy, ledger and state machines. Pure."""

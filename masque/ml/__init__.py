@@ -1,0 +1,1 @@
+"""Machine learning written on secrets: layers, losses, optimisers, preprocessing, metrics."""

@@ -1,0 +1,1 @@
+"""The core: arithmetic on secrets, and the interpreters that run it. Blocks at two doors only."""

@@ -1,0 +1,1 @@
+"""What travels between processes: codec, TLS and identities, server plumbing."""

@@ -1,0 +1,1 @@
+"""The processes: dealer, party and coordinator. They never import each other."""

@@ -1,0 +1,1 @@
+"""The coordinator: sequences training rounds and keeps jobs; never receives a share."""

@@ -1,0 +1,1 @@
+"""A computing party: holds one share of everything and runs the agreed program on it."""
