@@ -1,9 +1,9 @@
 """What everybody may know about a shared data set: size, columns, public ranges, label.
 
 A `TableInfo` travels with the shares to every party and from there into the job, so it is public
-metadata: nothing in it may be computed from the rows, apart from their number. Party i's share of the
-table is a uint64 matrix [rows, columns] in C order, fixed point with `DATA_SCALE` fraction bits,
-features first and label columns last.
+metadata: nothing in it may be computed from the rows, apart from their number. Party i's share of
+the table is a uint64 matrix [rows, columns] in C order, fixed point with `DATA_SCALE` fraction
+bits, features first and label columns last.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from masque.errors import DataError
 
-DATA_SCALE = 24
+DATA_SCALE: Literal[24] = 24
 """Fraction bits of every encoded value."""
 
 MAX_VALUE = float(2**20)
@@ -58,8 +58,8 @@ class FeatureColumn(_Public):
 class LabelInfo(_Public):
     """What is to be predicted, in the last column or columns of the table.
 
-    `binary`: one 0/1 column, `classes` = (negative, positive). `classes`: one 0/1 column a class, in
-    their order. `number`: one column, value = middle + half * encoded, |encoded| <= 1.
+    `binary`: one 0/1 column, `classes` = (negative, positive). `classes`: one 0/1 column a class,
+    in their order. `number`: one column, value = middle + half * encoded, |encoded| <= 1.
     """
 
     name: Name
@@ -87,8 +87,8 @@ class LabelInfo(_Public):
 class TableInfo(_Public):
     """Public metadata of one shared data set; see the module's own text.
 
-    `schema_digest` is the SHA-256 (hex) of all that must agree between data sets whose rows are to be
-    stacked: feature columns in order, label, scale. It is derived from them (`describe`), and a
+    `schema_digest` is the SHA-256 (hex) of all that must agree between data sets whose rows are to
+    be stacked: feature columns in order, label, scale. It is derived from them (`describe`), and a
     `TableInfo` whose digest does not fit its columns is refused.
     """
 
@@ -118,9 +118,8 @@ class TableInfo(_Public):
     def _consistent(self) -> TableInfo:
         if self.columns == 0:
             raise ValueError("a table needs at least one feature or a label")
-        names = self.feature_names
-        if len(set(names)) != len(names):
-            repeated = next(name for name in names if names.count(name) > 1)
+        repeated = first_repeated(self.feature_names)
+        if repeated is not None:
             raise ValueError(f"column {repeated!r} appears twice")
         if self.label and self.label.name in {feature.source for feature in self.features}:
             raise ValueError(f"the label {self.label.name!r} is among the features too")
@@ -167,6 +166,16 @@ def canonical_json(content: Any) -> bytes:
         allow_nan=False,
     )
     return text.encode("ascii")
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """The first name that was there before, or None."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def parse_table(text: str | bytes) -> TableInfo:
