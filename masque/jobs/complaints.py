@@ -1,0 +1,293 @@
+"""Turn what pydantic found wrong into words for the person who wrote the file.
+
+Every complaint has the path of the field, what is wrong, and a cure; misspelt keys and values get
+the nearest known one, keys in the wrong section the section where they belong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from masque.errors import SpecError
+from masque.jobs.document import Document, Where
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_SHORT = 60
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One thing wrong with a file: where, what, and what to do about it."""
+
+    where: Where
+    problem: str
+    cure: str = ""
+
+    @property
+    def field(self) -> str:
+        """The path in words, as `training.optimizer.learning_rate` or `data.rows[0]`."""
+        text = ""
+        for part in self.where:
+            text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        return text
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` is probably meant to be, ignoring case, `-` and `_`."""
+    plain = {_plain(option): option for option in known}
+    close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.6)
+    return plain[close[0]] if close else None
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A cure for an unknown name: the nearest known one, else all of them."""
+    known = list(known)
+    close = nearest(name, known)
+    if close is not None:
+        return f"Did you mean {close!r}?"
+    return f"Known: {', '.join(known)}." if known else ""
+
+
+def shown(value: Any) -> str:
+    """A value for an error text, cut when it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}..."
+
+
+def validated(model: type[Model], source: Document) -> tuple[Model | None, list[Complaint]]:
+    """`source` as a `model`, or None and what is wrong with it."""
+    if not isinstance(source.value, Mapping):
+        what = "is empty" if source.value is None else "is not a list of `key: value` lines"
+        keys = ", ".join(name for name, field in model.model_fields.items() if field.is_required())
+        return None, [Complaint((), what, f"It needs: {keys}." if keys else "")]
+    try:
+        return model.model_validate(source.value), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    return None, list(_without_echoes(model, source.value, details))
+
+
+def refusal(source: Document, complaints: Sequence[Complaint]) -> SpecError:
+    """One SpecError for all complaints, in the order of the file's lines."""
+    ordered = sorted(complaints, key=lambda complaint: source.line(complaint.where))
+    first = ordered[0]
+    return SpecError(
+        _text(source, ordered),
+        file=source.name,
+        field=first.field or None,
+        line=source.line(first.where) if source.lines else None,
+        complaints=[
+            {"field": c.field, "line": source.line(c.where), "problem": c.problem, "cure": c.cure}
+            for c in ordered
+        ],
+    )
+
+
+def _text(source: Document, ordered: Sequence[Complaint]) -> str:
+    lines = []
+    for complaint in ordered:
+        place = f"line {source.line(complaint.where)}: " if source.lines else ""
+        field = complaint.field or "the file"
+        lines.append(f"{place}{field} {complaint.problem}. {complaint.cure}".strip())
+    if len(lines) == 1:
+        return f"{source.name}, {lines[0]}" if source.lines else f"{source.name}: {lines[0]}"
+    return "\n  ".join([f"{source.name} has {len(lines)} mistakes:", *lines])
+
+
+def _without_echoes(
+    model: type[BaseModel], value: Any, details: Sequence[ErrorDetails]
+) -> Iterator[Complaint]:
+    """Complaints for pydantic's findings; a misspelt key is not reported as a missing one too."""
+    meant: set[Where] = set()
+    for detail in details:
+        where = _where(value, detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            meaning = _meaning(model, value, where)
+            meant |= {meaning} if meaning else set()
+    seen: set[Where] = set()
+    for detail in details:
+        where = _where(value, detail["loc"])
+        if (detail["type"] == "missing" and where in meant) or where in seen:
+            continue
+        seen.add(where)
+        yield _complaint(model, value, where, detail)
+
+
+def _complaint(model: type[BaseModel], value: Any, where: Where, detail: ErrorDetails) -> Complaint:
+    kind, context, given = detail["type"], detail.get("ctx", {}), detail["input"]
+    if kind == "extra_forbidden":
+        return _unknown_key(model, value, where)
+    if kind == "missing":
+        return _missing(model, value, where)
+    if given is None:
+        return Complaint(where, "is empty", "Give it a value or remove the line.")
+    if kind == "literal_error":
+        known = _options(_declared(model, value, where))
+        return Complaint(where, f"cannot be {shown(given)}", suggestion(str(given), known))
+    if kind == "union_tag_invalid":
+        known, tag = _options(_declared(model, value, where)), given["kind"]
+        where = (*where, "kind")
+        return Complaint(where, f"cannot be {shown(tag)}", suggestion(str(tag), known))
+    if kind == "union_tag_not_found":
+        known = _options(_declared(model, value, where))
+        return Complaint(where, "has no kind", f"Known kinds: {', '.join(known)}.")
+    if kind == "tuple_type" and isinstance(given, str):
+        return Complaint(where, f"must be a list, not {shown(given)}", f"Write [{given}].")
+    problem, cure = _WORDS.get(kind, (detail["msg"], ""))
+    return Complaint(
+        where, problem.format(given=shown(given), **context), cure.format(given=given, **context)
+    )
+
+
+_LIST = ("must be a list, not {given}", "Write a list, as [first, second].")
+_WORDS: dict[str, tuple[str, str]] = {
+    "greater_than": ("must be more than {gt}, not {given}", ""),
+    "greater_than_equal": ("must be at least {ge}, not {given}", ""),
+    "less_than": ("must be less than {lt}, not {given}", ""),
+    "less_than_equal": ("must be at most {le}, not {given}", ""),
+    "finite_number": ("must be a finite number, not {given}", ""),
+    "int_type": ("must be a whole number, not {given}", ""),
+    "int_from_float": ("must be a whole number, not {given}", ""),
+    "float_type": ("must be a number, not {given}", ""),
+    "bool_type": ("must be true or false, not {given}", ""),
+    "string_type": ("must be text, not {given}", "Put it in quotes if it is meant as text."),
+    "string_pattern_mismatch": (
+        "cannot be {given}",
+        "A name is 1 to 64 letters, digits, '.', '_' or '-' and starts with a letter or digit.",
+    ),
+    "string_too_short": ("is empty", "Give it a value."),
+    "string_too_long": ("is longer than {max_length} characters", ""),
+    "too_long": ("has more than {max_length} entries", ""),
+    "too_short": ("has fewer than {min_length} entries", ""),
+    "tuple_type": _LIST,
+    "list_type": _LIST,
+    "model_type": ("must be a group of `key: value` lines, not {given}", ""),
+    "dict_type": ("must be a group of `key: value` lines, not {given}", ""),
+    "model_attributes_type": ("must be a group of `key: value` lines, not {given}", ""),
+}
+
+
+def _unknown_key(model: type[BaseModel], value: Any, where: Where) -> Complaint:
+    name = str(where[-1])
+    fields = _siblings(model, value, where)
+    if nearest(name, fields) is None:
+        homes = [home for home in _homes(model, ()) if home[-1] == name]
+        if homes:
+            place = ".".join(str(part) for part in homes[0][:-1]) or "the top of the file"
+            return Complaint(where, "does not belong here", f"It belongs in {place}.")
+    return Complaint(where, "is not a known key", suggestion(name, fields))
+
+
+def _missing(model: type[BaseModel], value: Any, where: Where) -> Complaint:
+    field = _siblings(model, value, where).get(str(where[-1]))
+    examples = (field.examples if field is not None else None) or []
+    options = _options(field.annotation) if field is not None else []
+    if examples:
+        return Complaint(where, "is missing", f"Add it, for example {where[-1]}: {examples[0]}")
+    return Complaint(where, "is missing", f"Known: {', '.join(options)}." if options else "")
+
+
+def _meaning(model: type[BaseModel], value: Any, where: Where) -> Where | None:
+    """The field that an unknown key is a misspelling of."""
+    close = nearest(str(where[-1]), _siblings(model, value, where))
+    return (*where[:-1], close) if close is not None else None
+
+
+def _where(value: Any, location: tuple[int | str, ...]) -> Where:
+    """pydantic's location without the tags of discriminated unions, which no file contains."""
+    where: list[int | str] = []
+    for part in location:
+        if isinstance(value, Mapping) and part not in value and value.get("kind") == part:
+            continue
+        where.append(part)
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            value = None
+    return tuple(where)
+
+
+def _declared(annotation: Any, value: Any, where: Where) -> Any:
+    """The declared type of the field at `where`, going by `value` where there is a choice."""
+    for part in where:
+        fields = _fields(annotation, value)
+        if isinstance(part, int):
+            inner = [kind for kind in _flat(annotation) if typing.get_args(kind)]
+            annotation = typing.get_args(inner[0])[0] if inner else Any
+        else:
+            annotation = fields[part].annotation if part in fields else Any
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            value = None
+    return annotation
+
+
+def _siblings(model: type[BaseModel], value: Any, where: Where) -> dict[str, Any]:
+    """Fields of the section that the field at `where` is in, going by what `value` chose there."""
+    section = value
+    for part in where[:-1]:
+        section = section[part]
+    return _fields(_declared(model, value, where[:-1]), section)
+
+
+def _fields(annotation: Any, value: Any = None) -> dict[str, Any]:
+    """Fields of a model or of the alternative of a union that `value` chose."""
+    models = [kind for kind in _flat(annotation) if _is_model(kind)]
+    return dict(_chosen(models, value).model_fields) if models else {}
+
+
+def _chosen(models: Sequence[Any], value: Any) -> Any:
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    for model in models:
+        if "kind" in model.model_fields and kind in _options(model.model_fields["kind"].annotation):
+            return model
+    return models[0]
+
+
+def _flat(annotation: Any) -> Iterator[Any]:
+    """The alternatives of a type, without None and annotations."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        yield from _flat(typing.get_args(annotation)[0])
+    elif origin in {typing.Union, types.UnionType}:
+        for option in typing.get_args(annotation):
+            yield from _flat(option)
+    elif annotation is not type(None):
+        yield annotation
+
+
+def _options(annotation: Any) -> list[str]:
+    """The values a choice allows, or the kinds of a union of sections."""
+    found: list[str] = []
+    for kind in _flat(annotation):
+        if typing.get_origin(kind) is typing.Literal:
+            found += [str(option) for option in typing.get_args(kind)]
+        elif _is_model(kind) and "kind" in kind.model_fields:
+            found += _options(kind.model_fields["kind"].annotation)
+    return found
+
+
+def _homes(annotation: Any, where: Where) -> Iterator[Where]:
+    """The path of every field below a type."""
+    for kind in _flat(annotation):
+        for name, field in kind.model_fields.items() if _is_model(kind) else ():
+            yield (*where, name)
+            yield from _homes(field.annotation, (*where, name))
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")

@@ -1,0 +1,152 @@
+"""What must fit together inside one job file, section against section.
+
+Each rule sees only sections that are valid by themselves and adds complaints; none raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from masque.data.table import first_repeated
+from masque.jobs.complaints import Complaint
+from masque.jobs.document import Where
+from masque.jobs.spec import (
+    EVERYBODY,
+    DataSpec,
+    ModelSpec,
+    OutputSpec,
+    RevealSpec,
+    TrainingSpec,
+)
+
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "linear_regression": ("r2",),
+    "logistic_regression": ("accuracy", "auc", "log_loss", "confusion"),
+    "softmax_regression": ("accuracy", "log_loss", "confusion"),
+}
+"""Metrics that each kind of model can be evaluated by."""
+
+STOP_METRICS: Mapping[str, tuple[str, ...]] = {
+    "linear_regression": ("squared_error",),
+    "logistic_regression": ("log_loss",),
+    "softmax_regression": ("log_loss",),
+}
+"""Metrics that each kind of model can be stopped early by."""
+
+
+def complaints_about(sections: Mapping[str, Any]) -> list[Complaint]:
+    """What is wrong between the sections given; a section that is not there is not judged."""
+    data: DataSpec | None = sections.get("data")
+    model: ModelSpec | None = sections.get("model")
+    training: TrainingSpec | None = sections.get("training")
+    reveal: RevealSpec | None = sections.get("reveal")
+    output: OutputSpec | None = sections.get("model_output")
+    found: list[Complaint] = []
+    if data is not None:
+        found += _data(data)
+    if reveal is not None:
+        found += _reveal(reveal)
+    if output is not None:
+        found += _output(output)
+    if model is not None and reveal is not None:
+        found += _metrics(model, reveal)
+    if model is not None and training is not None:
+        found += _stop(model, training)
+    if data is not None and reveal is not None:
+        found += _evaluated(data, reveal)
+    return found
+
+
+def _data(data: DataSpec) -> Iterator[Complaint]:
+    if data.rows is not None and data.columns is not None:
+        yield Complaint(
+            ("data",),
+            "has both rows and columns",
+            "Keep rows to stack data sets with the same columns, or columns to join data sets"
+            " with the same rows.",
+        )
+    elif not data.datasets:
+        where: Where = ("data", "rows") if data.rows is not None else ("data", "columns")
+        if data.rows is None and data.columns is None:
+            where = ("data",)
+        yield Complaint(
+            where, "names no data set", "Add rows: [name, ...] or columns: [name, ...]."
+        )
+    yield from _repeats(("data", data.partition), data.datasets)
+
+
+def _reveal(reveal: RevealSpec) -> Iterator[Complaint]:
+    yield from _repeats(("reveal", "metrics"), reveal.metrics)
+    yield from _repeats(("reveal", "to"), reveal.to)
+    if reveal.metrics and not reveal.to:
+        yield Complaint(
+            ("reveal", "to"), "names nobody", "Add to: [name, ...] or to: all, or remove metrics."
+        )
+    if reveal.to and not reveal.metrics:
+        yield Complaint(
+            ("reveal", "metrics"), "is empty", "Add metrics: [name, ...] or remove reveal."
+        )
+    if EVERYBODY in reveal.to and len(reveal.to) > 1:
+        yield Complaint(("reveal", "to"), "has names beside all", "Write to: all, or only names.")
+
+
+def _output(output: OutputSpec) -> Iterator[Complaint]:
+    given = [
+        name
+        for name in ("sealed_to", "keep_shares", "open_to_all")
+        if getattr(output, name) is not None
+    ]
+    if len(given) != 1:
+        problem = f"has {' and '.join(given)}" if given else "is empty"
+        yield Complaint(
+            ("model_output",),
+            problem,
+            "Give exactly one of sealed_to: [name, ...], keep_shares: name, open_to_all: true.",
+        )
+    if output.sealed_to is not None:
+        yield from _repeats(("model_output", "sealed_to"), output.sealed_to)
+        if not output.sealed_to:
+            yield Complaint(("model_output", "sealed_to"), "names nobody", "Add a recipient.")
+        if EVERYBODY in output.sealed_to:
+            yield Complaint(
+                ("model_output", "sealed_to"),
+                "cannot be all",
+                "Write open_to_all: true to give the model to everybody.",
+            )
+
+
+def _metrics(model: ModelSpec, reveal: RevealSpec) -> Iterator[Complaint]:
+    allowed = METRICS[model.kind]
+    for index, metric in enumerate(reveal.metrics):
+        if metric not in allowed:
+            yield Complaint(
+                ("reveal", "metrics", index),
+                f"cannot be {metric!r} for a {model.kind}",
+                f"It can be {' or '.join(allowed)}.",
+            )
+
+
+def _stop(model: ModelSpec, training: TrainingSpec) -> Iterator[Complaint]:
+    allowed = STOP_METRICS[model.kind]
+    if training.early_stop is not None and training.early_stop.metric not in allowed:
+        yield Complaint(
+            ("training", "early_stop", "metric"),
+            f"cannot be {training.early_stop.metric!r} for a {model.kind}",
+            f"It can be {' or '.join(allowed)}.",
+        )
+
+
+def _evaluated(data: DataSpec, reveal: RevealSpec) -> Iterator[Complaint]:
+    if reveal.metrics and data.holdout == 0:
+        yield Complaint(
+            ("data", "holdout"),
+            "is 0, but reveal.metrics are computed on held-out rows",
+            "Add holdout: 0.2 to data, or remove reveal.",
+        )
+
+
+def _repeats(where: Where, names: Iterable[str]) -> Iterator[Complaint]:
+    repeated = first_repeated(names)
+    if repeated is not None:
+        yield Complaint(where, f"lists {repeated!r} twice", "Remove one of them.")

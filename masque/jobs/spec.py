@@ -1,0 +1,269 @@
+"""The job file: what to train, on which data sets, what may be opened and to whom.
+
+`load` reads a file, `parse` a text. Both raise SpecError with every mistake of the file at once,
+each with its line, its field and its cure. `docs/job.md` is the reference for users.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from masque.jobs import document
+from masque.jobs.complaints import Complaint, refusal, validated
+
+ModelKind = Literal["linear_regression", "logistic_regression", "softmax_regression"]
+Metric = Literal["accuracy", "auc", "log_loss", "r2", "confusion"]
+StopMetric = Literal["log_loss", "squared_error"]
+Partition = Literal["rows", "columns"]
+Outcome = Literal["sealed", "kept", "open"]
+
+EVERYBODY = "all"
+"""In place of recipients: parties, coordinator and every client may see it."""
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""Names of jobs, data sets, recipients and kept models."""
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _everybody(value: Any) -> Any:
+    return (EVERYBODY,) if value == EVERYBODY else _listed(value)
+
+
+def _positive_zero(value: float) -> float:
+    return value + 0.0  # -0.0 + 0.0 is 0.0: one spelling for one number
+
+
+Name = Annotated[str, Field(pattern=NAME)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(max_length=64)]
+Recipients = Annotated[tuple[Name, ...], BeforeValidator(_everybody), Field(max_length=64)]
+Metrics = Annotated[tuple[Metric, ...], BeforeValidator(_listed), Field(max_length=5)]
+Real = Annotated[float, AfterValidator(_positive_zero)]
+Column = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Section(BaseModel):
+    """Base of every part of a job file: unknown keys refused, values never coerced, frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataSpec(Section):
+    """Which data sets, stacked by rows or joined by columns, and what is held out."""
+
+    rows: Names | None = Field(None, examples=["[hospital-a, hospital-b]"])
+    columns: Names | None = Field(None, examples=["[bank, shop]"])
+    label: Column = Field(examples=["malignant"])
+    standardize: bool = False
+    holdout: Annotated[Real, Field(ge=0, le=0.5)] = 0.0
+
+    @property
+    def partition(self) -> Partition:
+        """How the data sets fit together."""
+        return "columns" if self.rows is None else "rows"
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets, in the order of the file."""
+        return self.rows or self.columns or ()
+
+
+class ModelSpec(Section):
+    """What is trained. Every weight and the intercept stay within +-`weight_bound`."""
+
+    kind: ModelKind = Field(examples=["logistic_regression"])
+    l2: Annotated[Real, Field(ge=0, le=100)] = 0.0
+    fit_intercept: bool = True
+    weight_bound: Annotated[Real, Field(ge=0.125, le=65536)] = 64.0
+
+
+class SgdSpec(Section):
+    """Stochastic gradient descent: v <- momentum v - rate gradient; w <- w + v."""
+
+    kind: Literal["sgd"]
+    learning_rate: Annotated[Real, Field(gt=0, le=100)] = Field(examples=["0.1"])
+    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+
+
+class ConstantSchedule(Section):
+    """The learning rate stays as it is."""
+
+    kind: Literal["constant"]
+
+    def multiplier(self, epoch: int) -> float:
+        """What the learning rate is multiplied by in `epoch` (0, 1, ...)."""
+        del epoch
+        return 1.0
+
+
+class StepSchedule(Section):
+    """The learning rate is multiplied by `factor` after every `every` epochs."""
+
+    kind: Literal["step"]
+    every: Annotated[int, Field(ge=1, le=10_000)] = Field(examples=["10"])
+    factor: Annotated[Real, Field(gt=0, le=1)] = 0.5
+
+    def multiplier(self, epoch: int) -> float:
+        """What the learning rate is multiplied by in `epoch` (0, 1, ...)."""
+        return _power(self.factor, epoch // self.every)
+
+
+class ExponentialSchedule(Section):
+    """The learning rate is multiplied by `factor` after every epoch."""
+
+    kind: Literal["exponential"]
+    factor: Annotated[Real, Field(gt=0, le=1)] = Field(examples=["0.95"])
+
+    def multiplier(self, epoch: int) -> float:
+        """What the learning rate is multiplied by in `epoch` (0, 1, ...)."""
+        return _power(self.factor, epoch)
+
+
+class InverseTimeSchedule(Section):
+    """The learning rate is divided by 1 + `decay` x epoch."""
+
+    kind: Literal["inverse_time"]
+    decay: Annotated[Real, Field(gt=0, le=1000)] = Field(examples=["0.1"])
+
+    def multiplier(self, epoch: int) -> float:
+        """What the learning rate is multiplied by in `epoch` (0, 1, ...)."""
+        return 1.0 / (1.0 + self.decay * epoch)
+
+
+ScheduleSpec = Annotated[
+    ConstantSchedule | StepSchedule | ExponentialSchedule | InverseTimeSchedule,
+    Field(discriminator="kind"),
+]
+
+
+class EarlyStopSpec(Section):
+    """Stop when `metric` has not improved by `min_delta` for `patience` epochs.
+
+    It is measured on the `validation` part of the training rows, which is not trained on. Costs one declared opened bit an epoch: go on or stop.
+    """
+
+    metric: StopMetric = Field(examples=["log_loss"])
+    patience: Annotated[int, Field(ge=1, le=1000)] = 3
+    min_delta: Annotated[Real, Field(ge=0, le=100)] = 0.0
+    validation: Annotated[Real, Field(gt=0, le=0.5)] = 0.1
+
+
+class TrainingSpec(Section):
+    """How it is trained. `seed` is public: it orders the rows, it hides nothing."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(examples=["30"])
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(examples=["32"])
+    optimizer: SgdSpec = Field(examples=["{kind: sgd, learning_rate: 0.1, momentum: 0.9}"])
+    schedule: ScheduleSpec = ConstantSchedule(kind="constant")
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    early_stop: EarlyStopSpec | None = None
+    batches_per_round: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate of `epoch` (0, 1, ...), schedule included; equal on every machine."""
+        return self.optimizer.learning_rate * self.schedule.multiplier(epoch)
+
+
+class RevealSpec(Section):
+    """Which numbers about the held-out rows are opened, and to whom."""
+
+    metrics: Metrics = ()
+    to: Recipients = ()
+
+
+class OutputSpec(Section):
+    """What becomes of the model: sealed to recipients, kept as shares, or opened to everybody."""
+
+    sealed_to: Names | None = Field(None, examples=["[analyst]"])
+    keep_shares: Name | None = Field(None, examples=["my-model"])
+    open_to_all: Literal[True] | None = Field(None, examples=["true"])
+
+    @property
+    def kind(self) -> Outcome:
+        """Which of the three it is."""
+        if self.sealed_to is not None:
+            return "sealed"
+        return "open" if self.keep_shares is None else "kept"
+
+
+class JobSpec(Section):
+    """A whole job file. See `docs/job.md`."""
+
+    name: Name = Field(examples=["breast-cancer"])
+    data: DataSpec = Field(examples=["{rows: [hospital-a, hospital-b], label: malignant}"])
+    model: ModelSpec = Field(examples=["{kind: logistic_regression}"])
+    training: TrainingSpec = Field(
+        examples=["{epochs: 30, batch_size: 32, optimizer: {kind: sgd, learning_rate: 0.1}}"]
+    )
+    reveal: RevealSpec = RevealSpec()
+    model_output: OutputSpec = Field(examples=["{sealed_to: [analyst]}"])
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """Everybody the job promises something to by name, sorted, without repeats."""
+        named = {*self.reveal.to, *(self.model_output.sealed_to or ())} - {EVERYBODY}
+        return tuple(sorted(named))
+
+
+def load(path: str | PathLike[str]) -> JobSpec:
+    """Read a job file. Raises SpecError naming file, line and field of every mistake in it."""
+    return _checked(document.read(path))
+
+
+def parse(text: str, name: str = "the job") -> JobSpec:
+    """Read a job from YAML (or JSON) text; `name` is what errors call it. Raises SpecError."""
+    return _checked(document.parse(text, name))
+
+
+def from_values(values: Any, name: str = "the job") -> JobSpec:
+    """A job from plain values (dicts, lists, numbers, text). Raises SpecError."""
+    return _checked(document.Document(name, values, {}))
+
+
+def _checked(source: document.Document) -> JobSpec:
+    from masque.jobs.rules import complaints_about
+
+    spec, complaints = validated(JobSpec, source)
+    if spec is None:
+        sections = _sections_that_hold(source.value)
+    else:
+        sections = {key: getattr(spec, key) for key in JobSpec.model_fields}
+    complaints += complaints_about(sections)
+    if spec is None or complaints:
+        raise refusal(source, complaints)
+    return spec
+
+
+def _sections_that_hold(value: Any) -> dict[str, Section]:
+    """The sections that are valid on their own, so that their rules can be checked as well."""
+    kinds: dict[str, type[Section]] = {
+        "data": DataSpec,
+        "model": ModelSpec,
+        "training": TrainingSpec,
+        "reveal": RevealSpec,
+        "model_output": OutputSpec,
+    }
+    found: dict[str, Section] = {}
+    for key, kind in kinds.items():
+        if not isinstance(value, dict) or (key not in value and key != "reveal"):
+            continue
+        section, _ = validated(kind, document.Document("", value.get(key, {}), {}))
+        if section is not None:
+            found[key] = section
+    return found
+
+
+def _power(base: float, exponent: int) -> float:
+    """`base ** exponent` by multiplications alone: the C library's `pow` differs by machine."""
+    result = 1.0
+    for _ in range(exponent):
+        result *= base
+    return result
+
+
+__all__ = ["Complaint", "JobSpec", "from_values", "load", "parse"]
