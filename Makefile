@@ -15,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 # Progress goes to standard error, so that `make demo ARGS=--json` leaves clean JSON on output.
 say = printf '== %s\n' "$(1)" >&2
 
-.PHONY: help setup protos check test bench demo lock clean
+.PHONY: help setup protos docs check test bench demo lock clean
 
 help: ## list the targets
 	@printf 'Masque. Targets:\n\n'
@@ -63,6 +63,9 @@ $(VENV)/.ready: $(VENV)/.stubs $(wildcard masque/mpc/*.py masque/mpc/*/*.py)
 protos: $(VENV)/.installed ## generate masque/v1 from protos/masque/v1
 	@$(BIN)/python protos/generate.py >&2
 
+docs: $(VENV)/.installed ## list the modules in docs/modules.md
+	@$(BIN)/python docs/modules.py >&2
+
 lock: ## resolve requirements/lock.txt anew from pyproject.toml (needs the network)
 	@$(call say,resolving requirements/lock.txt)
 	@[ -x build/lock/bin/uv ] || { $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv >&2; }
@@ -73,12 +76,13 @@ lock: ## resolve requirements/lock.txt anew from pyproject.toml (needs the netwo
 
 # ---- working ----------------------------------------------------------------------------------
 
-check: setup ## lint, format, types, floors, freshness of the stubs
+check: setup ## lint, format, types, floors, freshness of stubs and lists
 	@$(call say,ruff check); $(BIN)/ruff check .
 	@$(call say,ruff format); $(BIN)/ruff format --check .
 	@$(call say,mypy --strict); $(BIN)/mypy
 	@$(call say,floors); $(BIN)/lint-imports
 	@$(call say,stubs); $(BIN)/python protos/generate.py --check
+	@$(call say,list of modules); $(BIN)/python docs/modules.py --check
 
 test: setup ## run the tests (ARGS="-k name" narrows them, WORKERS=0 runs them serially)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope $(ARGS)
