@@ -144,7 +144,8 @@ ScheduleSpec = Annotated[
 class EarlyStopSpec(Section):
     """Stop when `metric` has not improved by `min_delta` for `patience` epochs.
 
-    It is measured on the `validation` part of the training rows, which is not trained on. Costs one declared opened bit an epoch: go on or stop.
+    It is measured on the `validation` part of the training rows, which is not trained on. Costs
+    one declared opened bit an epoch: go on or stop.
     """
 
     metric: StopMetric = Field(examples=["log_loss"])

@@ -1,0 +1,312 @@
+"""A job tied to data sets, uploads, parties, keys and an attempt: what everyone agrees on.
+
+The coordinator binds a job and sends its canonical JSON to dealer and parties. Each of them checks
+it again from the text alone, compiles the program from it and compares digests with the others, so
+that nothing the coordinator says beside it matters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from masque.data.table import FeatureColumn, LabelInfo, canonical_json, first_repeated
+from masque.errors import ProtocolError, Refused, SpecError
+from masque.jobs import document, fit
+from masque.jobs.complaints import Complaint, refusal, shown, suggestion, validated
+from masque.jobs.fit import SharedTable, Split
+from masque.jobs.rules import complaints_about
+from masque.jobs.spec import JobSpec, Name, Section
+
+FEWEST_PARTIES = 2
+MOST_DIFFERENCES = 5
+"""Differences between two jobs that are told at once."""
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Recipient(Section):
+    """Somebody who is promised a result: name and X25519 public key, 64 hex digits."""
+
+    name: Name
+    key: Key
+
+
+class BoundJob(Section):
+    """What dealer, parties and coordinator agree on; made by `bind`, read by `read_bound`.
+
+    `parties` are in order: party i holds share i. `attempt` counts from 1; every attempt has
+    fresh masks. `client` is who submitted the job.
+    """
+
+    format: Literal["masque job 1"] = "masque job 1"
+    job_id: Name
+    attempt: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    spec: JobSpec
+    tables: Annotated[tuple[SharedTable, ...], BeforeValidator(_listed)]
+    parties: Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(max_length=64)]
+    dealer: Name
+    coordinator: Name
+    client: Name
+    recipients: Annotated[tuple[Recipient, ...], BeforeValidator(_listed)] = ()
+
+    def canonical(self) -> bytes:
+        """The one JSON spelling: sorted keys, no spaces, ASCII, floats by `repr`."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def digest(self) -> bytes:
+        """32 bytes: SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.canonical()).digest()
+
+    def subject(self) -> bytes:
+        """32 bytes: SHA-256 of the job without its attempt; all attempts of a job share it."""
+        content = self.model_dump(mode="json", exclude={"attempt"})
+        return hashlib.sha256(canonical_json(content)).digest()
+
+    @property
+    def rows(self) -> int:
+        """Rows of the data sets together."""
+        return fit.joined_rows(self.spec, self._infos)
+
+    @property
+    def split(self) -> Split:
+        """How many rows are to train on, to validate on and held out."""
+        return fit.split(self.spec, self.rows)
+
+    @property
+    def features(self) -> tuple[FeatureColumn, ...]:
+        """The feature columns of the data sets together, in order."""
+        return fit.joined_features(self.spec, self._infos)
+
+    @property
+    def label(self) -> LabelInfo:
+        """The label. Raises SpecError if the data sets have none (`bind` makes sure they do)."""
+        label = fit.joined_label(self.spec, self._infos)
+        if label is None:
+            raise SpecError(f"no data set of job {self.job_id} has the label", field="data.label")
+        return label
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Public key of every recipient, hex."""
+        return {recipient.name: recipient.key for recipient in self.recipients}
+
+    @property
+    def _infos(self) -> list[Any]:
+        return [table.info for table in self.tables]
+
+
+def bind(
+    spec: JobSpec,
+    tables: Iterable[SharedTable],
+    parties: Sequence[str],
+    recipients: Mapping[str, str],
+    *,
+    job_id: str,
+    attempt: int,
+    dealer: str,
+    coordinator: str,
+    client: str,
+) -> BoundJob:
+    """Tie a job to what there is: all data sets known, and the public key of everybody known.
+
+    Raises SpecError with everything that does not fit: unknown data sets or recipients (with a
+    suggestion), schemas that differ, a label that is missing or of the wrong kind, too few rows.
+    """
+    known = {table.name: table for table in tables}
+    missing = [
+        *_unknown_tables(spec, known),
+        *_unknown_recipients(spec, recipients),
+    ]
+    values = {
+        "job_id": job_id,
+        "attempt": attempt,
+        "spec": spec,
+        "tables": tuple(known[name] for name in spec.data.datasets if name in known),
+        "parties": tuple(parties),
+        "dealer": dealer,
+        "coordinator": coordinator,
+        "client": client,
+        "recipients": tuple(
+            {"name": name, "key": recipients[name]}
+            for name in spec.recipients
+            if name in recipients
+        ),
+    }
+    source = document.Document(f"job {spec.name!r}", values, {})
+    job, complaints = validated(BoundJob, source)
+    if job is not None:
+        complaints = [] if missing else list(_complaints(job))
+    if job is None or missing or complaints:
+        raise refusal(source, [*missing, *complaints])
+    return job
+
+
+def read_bound(text: bytes | str, sender: str) -> BoundJob:
+    """A bound job as `sender` sent it, with every check of `bind` done again.
+
+    Raises ProtocolError naming the sender if it is not the canonical spelling of an acceptable job.
+    """
+    raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    try:
+        job = BoundJob.model_validate_json(raw)
+    except ValueError as error:
+        problem = str(error).splitlines()[0]
+        raise _unacceptable(sender, problem) from None
+    complaints = [*_complaints(job)]
+    if complaints:
+        problem = f"{complaints[0].field} {complaints[0].problem}"
+        raise _unacceptable(sender, problem, job.job_id)
+    if job.canonical() != raw:
+        raise _unacceptable(sender, "it is not in canonical form", job.job_id)
+    return job
+
+
+def check_held(job: BoundJob, held: Iterable[SharedTable], party: str) -> None:
+    """Does `party` hold exactly the uploads that the job names? Raises Refused naming the first
+    data set that it lacks, holds another upload of, or knows with other columns.
+    """
+    own = {table.name: table for table in held}
+    for table in job.tables:
+        mine = own.get(table.name)
+        if mine is None:
+            problem = f"{party} does not hold the data set {table.name!r}"
+        elif mine.upload != table.upload:
+            problem = f"{party} holds another upload of the data set {table.name!r}"
+        elif mine.info != table.info:
+            problem = f"{party} knows the data set {table.name!r} with another description"
+        else:
+            continue
+        raise Refused(
+            f"{problem} than job {job.job_id} names." if mine else f"{problem}.",
+            hint=f"Share {table.name!r} again, to all parties.",
+            party=party,
+            dataset=table.name,
+            job=job.job_id,
+        )
+
+
+def agreed_tables(held: Mapping[str, Iterable[SharedTable]]) -> tuple[list[SharedTable], list[str]]:
+    """The data sets that all parties hold alike, and in words what is wrong with the others.
+
+    `held` has the data sets of every party by its name.
+    """
+    by_party = {party: {table.name: table for table in tables} for party, tables in held.items()}
+    agreed, problems = [], []
+    for name in sorted({name for tables in by_party.values() for name in tables}):
+        lacking = [party for party, tables in by_party.items() if name not in tables]
+        if lacking:
+            problems.append(f"{name!r} is not at {', '.join(lacking)}; share it again")
+            continue
+        first, *others = ((party, tables[name]) for party, tables in by_party.items())
+        different = [party for party, table in others if table != first[1]]
+        if different:
+            problems.append(
+                f"{name!r} at {different[0]} is another upload than at {first[0]}; share it again"
+            )
+            continue
+        agreed.append(first[1])
+    return agreed, problems
+
+
+def difference(mine: BoundJob, theirs: BoundJob) -> list[str]:
+    """In words, the first fields in which two bound jobs differ; empty if they are the same."""
+    found = list(
+        _walk(_by_name(mine.model_dump(mode="json")), _by_name(theirs.model_dump(mode="json")), "")
+    )
+    if len(found) > MOST_DIFFERENCES:
+        found[MOST_DIFFERENCES:] = [f"and {len(found) - MOST_DIFFERENCES} more"]
+    return found
+
+
+def _complaints(job: BoundJob) -> Iterator[Complaint]:
+    """Everything that is wrong with a bound job, from itself alone."""
+    sections = {key: getattr(job.spec, key) for key in JobSpec.model_fields}
+    own = complaints_about(sections)
+    yield from own
+    services = list(_services(job))
+    yield from services
+    named = tuple(table.name for table in job.tables)
+    if named != job.spec.data.datasets:
+        yield Complaint(("tables",), "are not the data sets of the job, in their order")
+    elif not own and not services:
+        yield from fit.complaints_about_fit(job.spec, job.tables)
+    promised = tuple(recipient.name for recipient in job.recipients)
+    if promised != job.spec.recipients:
+        yield Complaint(("recipients",), "are not those that the job promises something to")
+
+
+def _services(job: BoundJob) -> Iterator[Complaint]:
+    if len(job.parties) < FEWEST_PARTIES:
+        yield Complaint(("parties",), f"are {len(job.parties)}", "Two are needed at least.")
+    repeated = first_repeated([*job.parties, job.dealer, job.coordinator])
+    if repeated is not None:
+        yield Complaint(
+            ("parties",), f"repeat the name {repeated!r}", "Services must have different names."
+        )
+
+
+def _unknown_tables(spec: JobSpec, known: Mapping[str, SharedTable]) -> Iterator[Complaint]:
+    for index, name in enumerate(spec.data.datasets):
+        if name not in known:
+            yield Complaint(
+                ("data", spec.data.partition, index),
+                f"{name!r} is not a shared data set",
+                suggestion(name, sorted(known)) or "None is shared yet: see `masque share`.",
+            )
+
+
+def _unknown_recipients(spec: JobSpec, known: Mapping[str, str]) -> Iterator[Complaint]:
+    for name in spec.recipients:
+        if name not in known:
+            sealed = name in (spec.model_output.sealed_to or ())
+            yield Complaint(
+                ("model_output", "sealed_to") if sealed else ("reveal", "to"),
+                f"names {name!r}, whose public key is not known",
+                suggestion(name, sorted(known)) or "Register the recipient's public key.",
+            )
+
+
+def _unacceptable(sender: str, problem: str, job: str | None = None) -> ProtocolError:
+    return ProtocolError(
+        f"{sender} sent a job that cannot be accepted: {problem}.",
+        hint="Check that all services run the same version of Masque.",
+        peer=sender,
+        job=job,
+    )
+
+
+def _by_name(value: Any) -> Any:
+    """Lists of named things as mappings by name, so that differences are told by name."""
+    if isinstance(value, dict):
+        return {key: _by_name(inner) for key, inner in value.items()}
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(v, dict) and "name" in v for v in value)
+    ):
+        return {f"[{inner['name']}]": _by_name(inner) for inner in value}
+    return value
+
+
+def _walk(mine: Any, theirs: Any, path: str) -> Iterator[str]:
+    if mine == theirs and type(mine) is type(theirs):
+        return
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        for key in sorted({*mine, *theirs}):
+            step = f"{path}{key}" if key.startswith("[") or not path else f"{path}.{key}"
+            yield from _walk(mine.get(key), theirs.get(key), step)
+        if list(mine) != list(theirs) and set(mine) == set(theirs):
+            yield f"{path} is in another order"
+    elif path.endswith(".key"):
+        yield f"{path} differs"
+    else:
+        yield f"{path} is {shown(mine)} here and {shown(theirs)} there"
