@@ -1,0 +1,91 @@
+"""Wrapping the handlers of a gRPC service, whichever of the four kinds they are."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+
+Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+"""A handler's function: (request or iterator of them, context) to a response or iterator."""
+
+Guard = Callable[[str, grpc.ServicerContext], None]
+"""Runs before the handler of a method; raises to keep the handler from running."""
+
+Trap = Callable[[Exception, str, grpc.ServicerContext], None]
+"""Gets what the handler of a method raised; ends the call by `context.abort`, which raises."""
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class Gate(grpc.ServerInterceptor[Any, Any]):
+    """Puts a guard before every handler of a server, and a trap behind it.
+
+    A method without a handler stays without: gRPC answers UNIMPLEMENTED.
+    """
+
+    def __init__(self, guard: Guard, trap: Trap) -> None:
+        self._guard, self._trap = guard, trap
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Called by gRPC for every call, before its first message is read."""
+        handler = continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        return wrap_handler(handler, method, self._guard, self._trap)
+
+
+def wrap_handler(handler: Handler, method: str, guard: Guard, trap: Trap) -> Handler:
+    """The same handler with `guard` before it, and `trap` for whatever either of them raises."""
+    streams = bool(handler.response_streaming)
+    wrap = _wrap_streaming if streams else _wrap_single
+    make: Callable[..., Handler]
+    if handler.request_streaming:
+        make = grpc.stream_stream_rpc_method_handler if streams else _STREAM_UNARY
+        behaviour = handler.stream_stream if streams else handler.stream_unary
+    else:
+        make = grpc.unary_stream_rpc_method_handler if streams else _UNARY_UNARY
+        behaviour = handler.unary_stream if streams else handler.unary_unary
+    assert behaviour is not None, "a handler has the function of its kind"
+    return make(
+        wrap(behaviour, method, guard, trap),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
+_UNARY_UNARY: Callable[..., Handler] = grpc.unary_unary_rpc_method_handler
+_STREAM_UNARY: Callable[..., Handler] = grpc.stream_unary_rpc_method_handler
+
+
+def _wrap_single(behaviour: Behaviour, method: str, guard: Guard, trap: Trap) -> Behaviour:
+    @functools.wraps(behaviour)
+    def wrapped(request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            guard(method, context)
+            return behaviour(request, context)
+        except Exception as error:
+            trap(error, method, context)
+            raise
+
+    return wrapped
+
+
+def _wrap_streaming(behaviour: Behaviour, method: str, guard: Guard, trap: Trap) -> Behaviour:
+    @functools.wraps(behaviour)
+    def wrapped(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            guard(method, context)
+            yield from behaviour(request, context)
+        except Exception as error:
+            trap(error, method, context)
+            raise
+
+    return wrapped

@@ -1,0 +1,197 @@
+"""The server that every service runs: TLS, authorisation, errors, health, a graceful end.
+
+with Server(credentials, "127.0.0.1:0", permissions, [register]) as server:
+    server.ready()
+    server.wait()        # until SIGTERM, SIGINT or `stop`
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from types import FrameType, TracebackType
+from typing import Self
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from masque.errors import Conflict, InputError, MasqueError
+from masque.wire import HANDSHAKE_REFUSES_TLS_1_2
+from masque.wire.authorise import Authorise, Permissions
+from masque.wire.failures import report
+from masque.wire.handlers import Gate
+from masque.wire.identity import ROLES
+from masque.wire.tls import MAX_MESSAGE, Credentials, server_options
+
+Register = Callable[[grpc.Server], None]
+"""Adds a service's handlers to a server, as the generated `add_..._to_server` do."""
+
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+GRACE = 5.0
+THREADS = 32
+"""Handlers that run at once, long-lived streams included."""
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_log = structlog.get_logger("masque.wire")
+
+
+class Server:
+    """A gRPC server on one port, in the name of one identity.
+
+    `address` is `host:port`; with port 0 the system chooses one, and `address` then says which.
+    `permissions` lists the roles of every method; the health check is open to every role.
+    Construction binds the port and raises `Conflict` if another program has it.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        address: str,
+        permissions: Permissions,
+        services: Sequence[Register],
+        *,
+        threads: int = THREADS,
+        max_message: int = MAX_MESSAGE,
+        grace: float = GRACE,
+    ) -> None:
+        self.identity = credentials.identity
+        self._grace = grace
+        self._stop_requested = threading.Event()
+        self._stopped: threading.Event | None = None
+        self._lock = threading.Lock()
+        self._health = health.HealthServicer()
+        self._health.set("", _NOT_SERVING)
+        self._threads = futures.ThreadPoolExecutor(threads, f"{self.identity.name}-rpc")
+        guard = Authorise(self.identity.project, {HEALTH_CHECK: ROLES, **permissions})
+        self._server = grpc.server(
+            self._threads,
+            interceptors=[Gate(guard, report)],
+            options=server_options(max_message=max_message),
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for register in services:
+            register(self._server)
+        host, port = split_address(address)
+        self.port = self._bind(credentials, host, port)
+        self.address = join_address(host, self.port)
+
+    def start(self) -> None:
+        """Begin to answer; the health check says NOT_SERVING until `ready`."""
+        if not HANDSHAKE_REFUSES_TLS_1_2:
+            _log.warning("TLS 1.2 is refused per call only: masque.wire was imported after grpc")
+        self._server.start()
+        _log.info("listening", address=self.address, role=self.identity.role.value)
+
+    def ready(self, serving: bool = True) -> None:
+        """Let the health check say SERVING, or NOT_SERVING when work is impossible for now."""
+        self._health.set("", _SERVING if serving else _NOT_SERVING)
+
+    def request_stop(self) -> None:
+        """Make `wait` return. Safe in signal handlers and RPC handlers."""
+        self._stop_requested.set()
+
+    def stop(self, grace: float | None = None) -> None:
+        """Answer NOT_SERVING, accept nothing new, give running calls `grace` seconds, end."""
+        self._stop_requested.set()
+        with self._lock:
+            if self._stopped is None:
+                self._health.enter_graceful_shutdown()
+                self._stopped = self._server.stop(self._grace if grace is None else grace)
+        self._stopped.wait()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def wait(self) -> None:
+        """Block until SIGTERM, SIGINT or `request_stop`, then stop.
+
+        Signals are handled only when called from the main thread. A second signal ends the running
+        calls at once.
+        """
+        previous = self._handle_signals()
+        try:
+            # Waiting in slices: Python runs signal handlers only between waits.
+            while not self._stop_requested.wait(0.5):
+                pass
+            self.stop()
+            _log.info("stopped", address=self.address)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _handle_signals(self) -> dict[signal.Signals, signal.Handlers]:
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self._stop_requested.is_set():
+                self._server.stop(0)
+            self._stop_requested.set()
+
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        return {number: signal.signal(number, handle) for number in numbers}  # type: ignore[misc]
+
+    def _bind(self, credentials: Credentials, host: str, port: int) -> int:
+        try:
+            return self._server.add_secure_port(join_address(host, port), credentials.for_server())
+        except RuntimeError as error:
+            raise _binding_error(host, port) from error
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """The host and port of `host:port` or `[::1]:port`; `InputError` if it is neither."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InputError(
+            f"{address!r} is not an address.", hint="Write host:port, such as 127.0.0.1:7000."
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """`host:port`, with the brackets that an IPv6 address needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _binding_error(host: str, port: int) -> MasqueError:
+    """Why a port cannot be had, found out by asking for it once more in the plain way."""
+    where = join_address(host, port)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, target = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+            probe.listen()
+        reason = "the port could not be bound"
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return Conflict(
+                f"Port {port} on {host} is in use by another program.",
+                hint=f"Stop that program (find it with `ss -ltnp 'sport = :{port}'`) or choose "
+                "another port.",
+                address=where,
+                port=port,
+            )
+        reason = error.strerror or str(error)
+    return InputError(
+        f"Cannot listen at {where}: {reason}.",
+        hint="Choose an address of this machine and a port above 1023.",
+        address=where,
+    )

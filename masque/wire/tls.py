@@ -1,0 +1,171 @@
+"""Mutual TLS 1.3 between services: who we are, and channels that reach only whom they mean.
+
+**Who answers.** gRPC compares the DNS names of the server's certificate with the name it meant to
+reach, never the URI in it. So every certificate carries `<name>.<role>.<project>.masque`, and
+`open_channel` tells the handshake to expect exactly that, whatever the address: a channel meant
+for party hospital-a cannot be answered by hospital-b, by the coordinator, or by another project.
+
+**Who calls.** Servers demand a certificate of the authority; `masque.wire.authorise` reads the URI
+in it.
+
+**Which TLS.** gRPC's Python API has no minimum version. TLS 1.2 is refused twice: importing
+`masque.wire` before `grpc` leaves it no usable cipher suite, so that the handshake fails; and
+`masque.wire.authorise` refuses every call whose connection is not TLS 1.3.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from masque.errors import IdentityError, NotFound
+from masque.wire import CIPHER_SETTING, NO_TLS_1_2
+from masque.wire.authority import AUTHORITY_FILE
+from masque.wire.certificates import (
+    certificate_pem,
+    load_certificate,
+    load_signing_key,
+    private_pem,
+    public_bytes,
+    verify,
+)
+from masque.wire.identity import Identity
+
+MAX_MESSAGE = 4 * 1024 * 1024
+"""Bytes of the largest message either way, unless a channel or server is told otherwise."""
+
+TLS_ENVIRONMENT: Mapping[str, str] = {CIPHER_SETTING: NO_TLS_1_2}
+"""What to put into the environment of a process that imports `grpc` before `masque.wire`."""
+
+Option = tuple[str, str | int]
+
+_KEEPALIVE: tuple[Option, ...] = (
+    # A ping after 4 s of silence, answered within 4 s: a dead peer is known within 8 s.
+    ("grpc.keepalive_time_ms", 4_000),
+    ("grpc.keepalive_timeout_ms", 4_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """One identity's certificate and key, and the authority that both sides believe."""
+
+    identity: Identity
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    authority: x509.Certificate
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The certificate as PEM text."""
+        return certificate_pem(self.certificate)
+
+    @property
+    def authority_pem(self) -> bytes:
+        """The authority's certificate as PEM text."""
+        return certificate_pem(self.authority)
+
+    def for_server(self) -> grpc.ServerCredentials:
+        """What a gRPC server needs: client certificates of the same authority are required."""
+        pair = (private_pem(self.key), self.certificate_pem)
+        return grpc.ssl_server_credentials([pair], self.authority_pem, require_client_auth=True)
+
+    def for_channel(self) -> grpc.ChannelCredentials:
+        """What a gRPC channel needs."""
+        return grpc.ssl_channel_credentials(
+            self.authority_pem, private_pem(self.key), self.certificate_pem
+        )
+
+
+def load_credentials(
+    certificate: Path, key: Path, authority: Path, *, at: dt.datetime | None = None
+) -> Credentials:
+    """Load and check an identity's files, so that a bad one is named before anything connects.
+
+    Raises `IdentityError` (expired, foreign, key of another certificate, key readable by others)
+    or `NotFound`. `at` (UTC) is the moment of validity, by default now.
+    """
+    leaf = load_certificate(certificate)
+    signing_key = load_signing_key(key)
+    issuer = load_certificate(authority, "authority's certificate")
+    if public_bytes(leaf) != public_bytes(signing_key):
+        raise IdentityError(
+            f"The key {key} does not belong to the certificate {certificate}.",
+            hint="Restore both files of one issue, or issue again with --replace.",
+            file=str(key),
+        )
+    return Credentials(verify(leaf, issuer, at=at), leaf, signing_key, issuer)
+
+
+def find_credentials(
+    directory: Path, stem: str | None = None, *, at: dt.datetime | None = None
+) -> Credentials:
+    """Load the identity in `directory`, as `Authority.issue` left it there.
+
+    `stem` is its `<name>.<role>`; without it the directory must hold one certificate only.
+    """
+    authority = directory / AUTHORITY_FILE
+    if stem is None:
+        found = sorted(path for path in directory.glob("*.*.pem") if path != authority)
+        if len(found) != 1:
+            names = ", ".join(path.stem for path in found) or "none"
+            raise NotFound(
+                f"{directory} should hold one identity; it holds: {names}.",
+                hint="Name one, or issue one with `masque pki issue`.",
+                directory=str(directory),
+            )
+        stem = found[0].stem
+    certificate, key = directory / f"{stem}.pem", directory / f"{stem}.key"
+    return load_credentials(certificate, key, authority, at=at)
+
+
+def channel_options(expected: Identity, *, max_message: int = MAX_MESSAGE) -> list[Option]:
+    """The options of a channel to `expected`: its name, its patience, and no proxy."""
+    return [
+        ("grpc.ssl_target_name_override", expected.server_name),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_send_message_length", max_message),
+        ("grpc.max_receive_message_length", max_message),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 1_000),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.use_local_subchannel_pool", 1),  # no other channel's failures and connections
+        ("grpc.keepalive_permit_without_calls", 0),
+        *_KEEPALIVE,
+    ]
+
+
+def server_options(*, max_message: int = MAX_MESSAGE) -> list[Option]:
+    """The options of a server: one owner of a port, and clients' pings welcome."""
+    return [
+        ("grpc.so_reuseport", 0),  # otherwise two servers share a port in silence
+        ("grpc.max_send_message_length", max_message),
+        ("grpc.max_receive_message_length", max_message),
+        ("grpc.max_concurrent_streams", 256),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000),
+        ("grpc.http2.max_ping_strikes", 0),
+        *_KEEPALIVE,
+    ]
+
+
+def open_channel(
+    address: str,
+    expected: Identity,
+    credentials: Credentials,
+    *,
+    max_message: int = MAX_MESSAGE,
+) -> grpc.Channel:
+    """A channel to the service `expected` at `address` (`host:port`).
+
+    It connects when first used. If another identity answers, the handshake fails. Close it, or use
+    it in a `with` statement.
+    """
+    options = channel_options(expected, max_message=max_message)
+    return grpc.secure_channel(address, credentials.for_channel(), options=options)
