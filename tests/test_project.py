@@ -25,6 +25,8 @@ DISTRIBUTIONS = {
     "grpc": "grpcio",
     "grpc_health": "grpcio-health-checking",
     "grpc_tools": "grpcio-tools",
+    "llvmlite": "numba",
+    "pydantic_core": "pydantic",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
