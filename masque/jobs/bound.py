@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 
 from masque.data.table import FeatureColumn, LabelInfo, canonical_json, first_repeated
 from masque.errors import ProtocolError, Refused, SpecError
@@ -158,9 +158,10 @@ def read_bound(text: bytes | str, sender: str) -> BoundJob:
     raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
     try:
         job = BoundJob.model_validate_json(raw)
-    except ValueError as error:
-        problem = str(error).splitlines()[0]
-        raise _unacceptable(sender, problem) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise _unacceptable(sender, f"{field} {first['msg']}".strip()) from None
     complaints = [*_complaints(job)]
     if complaints:
         problem = f"{complaints[0].field} {complaints[0].problem}"
