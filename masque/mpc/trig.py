@@ -236,17 +236,8 @@ def wave_sum(
     _check(q, public_scale)
     assert dealt.shape == (len(c), 2 * len(harmonics)), "one dealt row for each opened value"
     out = np.empty(len(c), np.uint64)
-    _wave_sum(
-        np.ascontiguousarray(c),
-        q,
-        harmonics,
-        alphas,
-        betas,
-        np.ascontiguousarray(dealt),
-        public_scale,
-        table(),
-        out,
-    )
+    c, dealt = np.ascontiguousarray(c), np.ascontiguousarray(dealt)
+    _wave_sum(c, q, harmonics, alphas, betas, dealt, public_scale, table(), out)
     return out
 
 
