@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from masque.data.columns import Column, CsvFormat, Label, Missing, Strict, Text
 from masque.data.schema_file import parse, refuse
@@ -41,7 +41,7 @@ class Schema(Strict):
     table: Text | None = None
     csv: CsvFormat = CsvFormat()
     missing_markers: tuple[str, ...] = ()
-    columns: dict[Text, Column] = {}
+    columns: dict[Text, Column] = Field(default_factory=dict)
     label: Label | None = None
 
     @field_validator("columns", mode="before")
