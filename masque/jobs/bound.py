@@ -19,7 +19,7 @@ from masque.jobs import document, fit
 from masque.jobs.complaints import Complaint, refusal, shown, suggestion, validated
 from masque.jobs.fit import SharedTable, Split
 from masque.jobs.rules import complaints_about
-from masque.jobs.spec import JobSpec, Name, Section
+from masque.jobs.spec import EVERYBODY, JobSpec, Name, Section
 
 FEWEST_PARTIES = 2
 MOST_DIFFERENCES = 5
@@ -34,10 +34,15 @@ Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Recipient(Section):
-    """Somebody who is promised a result: name and X25519 public key, 64 hex digits."""
+    """Somebody who is promised a result: name and X25519 public key, 64 hex digits.
+
+    `proof` is the line of text by which the recipient's certificate vouches for the key. It is not
+    judged here: a service must check it before it seals anything.
+    """
 
     name: Name
     key: Key
+    proof: Annotated[str, Field(max_length=16_384)] = ""
 
 
 class BoundJob(Section):
@@ -108,7 +113,7 @@ def bind(
     spec: JobSpec,
     tables: Iterable[SharedTable],
     parties: Sequence[str],
-    recipients: Mapping[str, str],
+    recipients: Iterable[Recipient],
     *,
     job_id: str,
     attempt: int,
@@ -116,15 +121,16 @@ def bind(
     coordinator: str,
     client: str,
 ) -> BoundJob:
-    """Tie a job to what there is: all data sets known, and the public key of everybody known.
+    """Tie a job to what there is: all data sets known, and the public keys of all people known.
 
     Raises SpecError with everything that does not fit: unknown data sets or recipients (with a
     suggestion), schemas that differ, a label that is missing or of the wrong kind, too few rows.
     """
     known = {table.name: table for table in tables}
+    people = {recipient.name: recipient for recipient in recipients}
     missing = [
         *_unknown_tables(spec, known),
-        *_unknown_recipients(spec, recipients),
+        *_unknown_recipients(spec, people),
     ]
     values = {
         "job_id": job_id,
@@ -135,11 +141,7 @@ def bind(
         "dealer": dealer,
         "coordinator": coordinator,
         "client": client,
-        "recipients": tuple(
-            {"name": name, "key": recipients[name]}
-            for name in spec.recipients
-            if name in recipients
-        ),
+        "recipients": tuple(people[name] for name in spec.recipients if name in people),
     }
     source = document.Document(f"job {spec.name!r}", values, {})
     job, complaints = validated(BoundJob, source)
@@ -253,6 +255,8 @@ def _services(job: BoundJob) -> Iterator[Complaint]:
         yield Complaint(
             ("parties",), f"repeat the name {repeated!r}", "Services must have different names."
         )
+    if EVERYBODY in {*job.parties, job.dealer, job.coordinator, job.client}:
+        yield Complaint(("parties",), f"cannot have the name {EVERYBODY!r}", "Rename it.")
 
 
 def _unknown_tables(spec: JobSpec, known: Mapping[str, SharedTable]) -> Iterator[Complaint]:
@@ -265,7 +269,7 @@ def _unknown_tables(spec: JobSpec, known: Mapping[str, SharedTable]) -> Iterator
             )
 
 
-def _unknown_recipients(spec: JobSpec, known: Mapping[str, str]) -> Iterator[Complaint]:
+def _unknown_recipients(spec: JobSpec, known: Mapping[str, Recipient]) -> Iterator[Complaint]:
     for name in spec.recipients:
         if name not in known:
             sealed = name in (spec.model_output.sealed_to or ())
@@ -307,7 +311,7 @@ def _walk(mine: Any, theirs: Any, path: str) -> Iterator[str]:
             yield from _walk(mine.get(key), theirs.get(key), step)
         if list(mine) != list(theirs) and set(mine) == set(theirs):
             yield f"{path} is in another order"
-    elif path.endswith(".key"):
+    elif path.endswith((".key", ".proof")):
         yield f"{path} differs"
     else:
         yield f"{path} is {shown(mine)} here and {shown(theirs)} there"

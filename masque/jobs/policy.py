@@ -17,7 +17,7 @@ from masque.errors import Refused
 from masque.jobs import document
 from masque.jobs.bound import BoundJob, Key
 from masque.jobs.complaints import refusal, validated
-from masque.jobs.spec import EVERYBODY, Metric, ModelKind, Name, Outcome, Section
+from masque.jobs.spec import Metric, ModelKind, Name, Outcome, Section
 
 
 class Opening(Protocol):
@@ -135,4 +135,4 @@ def _checked(source: document.Document) -> Policy:
 
 def _own(rule: str, job: BoundJob) -> tuple[str, ...]:
     """Names that a rule about recipients does not concern: the parties themselves."""
-    return job.parties if rule == "recipients" and EVERYBODY not in job.parties else ()
+    return job.parties if rule == "recipients" else ()

@@ -1,0 +1,316 @@
+"""The life of a job at the coordinator, as a table; see `masque.jobs.states` for how to read it.
+
+    submitted ─Begin─> preparing ─all Prepared─> training ─all RoundDone, last─> finishing
+    finishing ─all Fetched─> succeeded
+    any of these ─PeerFailed, Overdue─> failed, ─Cancel─> cancelled, ─Restarted─> interrupted
+    failed, cancelled, interrupted ─Retry─> submitted, as the next attempt
+
+The coordinator asks everybody for one thing at a time and waits for all of them. Whether training
+stops early is decided by the parties among themselves; here it is only checked that they agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from masque.jobs.states import Rule, State, Table, Verdict, settle, wrong
+
+ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED})
+STATES = (
+    State.SUBMITTED,
+    State.PREPARING,
+    State.TRAINING,
+    State.FINISHING,
+    *sorted(ENDED, key=str),
+)
+
+
+@dataclass(frozen=True)
+class ConductedJob:
+    """A job as the coordinator knows it. `round` counts from 0, `round_names` has all of them.
+
+    `waiting` are those asked and not heard of; `program` is the digest of the program that the
+    first of them has compiled.
+    """
+
+    job_id: str
+    parties: tuple[str, ...]
+    dealer: str
+    state: State = State.SUBMITTED
+    attempt: int = 1
+    waiting: frozenset[str] = frozenset()
+    program: bytes = b""
+    round_names: tuple[str, ...] = ()
+    round: int = 0
+    stopping: frozenset[str] = frozenset()
+    stopped: bool = False
+    reason: str = ""
+    culprit: str = ""
+
+    @property
+    def everybody(self) -> frozenset[str]:
+        """The parties and the dealer."""
+        return frozenset({*self.parties, self.dealer})
+
+    @property
+    def ended(self) -> bool:
+        """Will nothing more happen unless somebody asks for another attempt?"""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Ours: the job's turn has come."""
+
+    words: ClassVar[str] = "began"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A party or the dealer has compiled the program: its digest and the names of its rounds."""
+
+    peer: str
+    attempt: int
+    program: bytes
+    round_names: tuple[str, ...]
+    words: ClassVar[str] = "said that it is prepared"
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """A party has run (or skipped) training round `round`; `stopped`: it has been told to stop."""
+
+    peer: str
+    attempt: int
+    round: int
+    stopped: bool
+    words: ClassVar[str] = "said that a training round is done"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A party's sealed results have arrived, or it has kept its shares."""
+
+    peer: str
+    attempt: int
+    words: ClassVar[str] = "handed over results"
+
+
+@dataclass(frozen=True)
+class PeerFailed:
+    """A peer said no, does not answer, or broke the protocol: `peer` is the culprit."""
+
+    peer: str
+    attempt: int
+    reason: str
+    words: ClassVar[str] = "reported a failure"
+
+
+@dataclass(frozen=True)
+class Overdue:
+    """Ours: the deadline of what was asked has passed."""
+
+    words: ClassVar[str] = "gave up waiting"
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """A client wants no more of it."""
+
+    by: str
+    words: ClassVar[str] = "cancelled"
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """Ours: the coordinator has come up again and found the job on disk."""
+
+    words: ClassVar[str] = "restarted"
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A client wants another attempt."""
+
+    words: ClassVar[str] = "tried again"
+
+
+Event = Begin | Prepared | RoundDone | Fetched | PeerFailed | Overdue | Cancel | Restarted | Retry
+EVENTS = (Begin, Prepared, RoundDone, Fetched, PeerFailed, Overdue, Cancel, Restarted, Retry)
+
+
+@dataclass(frozen=True)
+class AskPrepare:
+    """Send the bound job of this attempt to `peers`."""
+
+    peers: frozenset[str]
+
+
+@dataclass(frozen=True)
+class AskRound:
+    """Tell `peers` to run training round `round`."""
+
+    peers: frozenset[str]
+    round: int
+
+
+@dataclass(frozen=True)
+class AskResults:
+    """Fetch the sealed results of `peers`."""
+
+    peers: frozenset[str]
+
+
+@dataclass(frozen=True)
+class AskAbort:
+    """Tell `peers`, as far as they answer, that the attempt is over and why."""
+
+    peers: frozenset[str]
+    reason: str
+
+
+Effect = AskPrepare | AskRound | AskResults | AskAbort
+Step = tuple[ConductedJob, tuple[Effect, ...]]
+
+
+def step(job: ConductedJob, event: Event) -> Step:
+    """The job after `event`, and what the coordinator must do, in order, once it is stored.
+
+    Raises ProtocolError for what a peer may not send, Conflict for what a user may not ask,
+    AssertionError for our own mistakes; the job is then unchanged. Messages of an attempt that is
+    over are ignored.
+    """
+    if isinstance(event, Prepared | RoundDone | Fetched | PeerFailed):
+        if event.peer not in job.everybody:
+            raise wrong(event.peer, f"has no part in job {job.job_id}", job.job_id)
+        if event.attempt > job.attempt:
+            what = f"speaks of attempt {event.attempt} of job {job.job_id}, which has not begun"
+            raise wrong(event.peer, what, job.job_id)
+        if event.attempt < job.attempt:
+            return job, ()
+    return settle(TABLE, job, event)
+
+
+def _begin(job: ConductedJob, event: Begin) -> Step:
+    del event
+    everybody = job.everybody
+    return replace(job, state=State.PREPARING, waiting=everybody), (AskPrepare(everybody),)
+
+
+def _prepared(job: ConductedJob, event: Prepared) -> Step:
+    _expected(job, event, event.words)
+    if not event.round_names:
+        raise wrong(event.peer, f"compiled job {job.job_id} to no training round", job.job_id)
+    first = not job.program
+    if not first and (event.program, event.round_names) != (job.program, job.round_names):
+        return _end(
+            job,
+            State.FAILED,
+            "it compiled another program than the others;"
+            " check that all services run the same version of Masque",
+            event.peer,
+        )
+    waiting = job.waiting - {event.peer}
+    job = replace(job, waiting=waiting, program=event.program, round_names=event.round_names)
+    if waiting:
+        return job, ()
+    return _ask_round(replace(job, state=State.TRAINING), 0)
+
+
+def _round_done(job: ConductedJob, event: RoundDone) -> Step:
+    _expected(job, event, f"said that training round {event.round} is done")
+    if event.round != job.round:
+        what = f"ran training round {event.round} of job {job.job_id} instead of {job.round}"
+        raise wrong(event.peer, what, job.job_id)
+    stopping = job.stopping | {event.peer} if event.stopped else job.stopping
+    job = replace(job, waiting=job.waiting - {event.peer}, stopping=stopping)
+    if job.waiting:
+        return job, ()
+    if stopping and stopping != frozenset(job.parties):
+        names = ", ".join(sorted(stopping))
+        return _end(job, State.FAILED, "the parties do not agree on stopping early", names)
+    job = replace(job, stopped=bool(stopping))
+    if job.round + 1 < len(job.round_names):
+        return _ask_round(job, job.round + 1)
+    parties = frozenset(job.parties)
+    return replace(job, state=State.FINISHING, waiting=parties), (AskResults(parties),)
+
+
+def _fetched(job: ConductedJob, event: Fetched) -> Step:
+    _expected(job, event, event.words)
+    waiting = job.waiting - {event.peer}
+    state = job.state if waiting else State.SUCCEEDED
+    return replace(job, waiting=waiting, state=state), ()
+
+
+def _peer_failed(job: ConductedJob, event: PeerFailed) -> Step:
+    return _end(job, State.FAILED, event.reason, event.peer)
+
+
+def _overdue(job: ConductedJob, event: Overdue) -> Step:
+    del event
+    return _end(job, State.FAILED, "no answer in time", ", ".join(sorted(job.waiting)))
+
+
+def _cancel(job: ConductedJob, event: Cancel) -> Step:
+    return _end(job, State.CANCELLED, f"cancelled by {event.by}", "")
+
+
+def _restarted(job: ConductedJob, event: Restarted) -> Step:
+    del event
+    return _end(job, State.INTERRUPTED, "the coordinator was restarted", "")
+
+
+def _retry(job: ConductedJob, event: Retry) -> Step:
+    del event
+    fresh = ConductedJob(job.job_id, job.parties, job.dealer, attempt=job.attempt + 1)
+    return fresh, ()
+
+
+def _expected(job: ConductedJob, event: Prepared | RoundDone | Fetched, what: str) -> None:
+    if event.peer not in job.waiting:
+        raise wrong(event.peer, f"{what} in job {job.job_id} without being asked", job.job_id)
+
+
+def _ask_round(job: ConductedJob, number: int) -> Step:
+    parties = frozenset(job.parties)
+    job = replace(job, round=number, waiting=parties, stopping=frozenset())
+    return job, (AskRound(parties, number),)
+
+
+def _end(job: ConductedJob, state: State, reason: str, culprit: str) -> Step:
+    asked = job.everybody if job.state is not State.SUBMITTED else frozenset[str]()
+    effects = (AskAbort(asked, reason),) if asked else ()
+    return replace(job, state=state, reason=reason, culprit=culprit, waiting=frozenset()), effects
+
+
+def _rules(
+    submitted: Rule, preparing: Rule, training: Rule, finishing: Rule, ended: Rule, **other: Rule
+) -> dict[State, Rule]:
+    """A row of the table; `other` names ended states that differ from `ended`."""
+    row = {
+        State.SUBMITTED: submitted,
+        State.PREPARING: preparing,
+        State.TRAINING: training,
+        State.FINISHING: finishing,
+        **dict.fromkeys(ENDED, ended),
+    }
+    return row | {State(name): rule for name, rule in other.items()}
+
+
+_IGNORE, _PEER, _OURS, _USER = Verdict.IGNORE, Verdict.PEER, Verdict.OURS, Verdict.USER
+
+TABLE: Table = {
+    #                 submitted, preparing, training, finishing, ended
+    Begin: _rules(_begin, _OURS, _OURS, _OURS, _OURS),
+    Prepared: _rules(_PEER, _prepared, _PEER, _PEER, _IGNORE),
+    RoundDone: _rules(_PEER, _PEER, _round_done, _PEER, _IGNORE),
+    Fetched: _rules(_PEER, _PEER, _PEER, _fetched, _IGNORE),
+    PeerFailed: _rules(_peer_failed, _peer_failed, _peer_failed, _peer_failed, _IGNORE),
+    Overdue: _rules(_overdue, _overdue, _overdue, _overdue, _IGNORE),
+    Cancel: _rules(_cancel, _cancel, _cancel, _cancel, _USER, interrupted=_cancel),
+    Restarted: _rules(_IGNORE, _restarted, _restarted, _restarted, _IGNORE),
+    Retry: _rules(_USER, _USER, _USER, _USER, _retry, succeeded=_USER),
+}
+"""What happens in every state on every event."""
