@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -17,10 +17,15 @@ Guard = Callable[[str, grpc.ServicerContext], None]
 Trap = Callable[[Exception, str, grpc.ServicerContext], None]
 """Gets what the handler of a method raised; ends the call by `context.abort`, which raises."""
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+if TYPE_CHECKING:  # generic in the stubs only
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    ServerInterceptor = grpc.ServerInterceptor[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler
+    ServerInterceptor = grpc.ServerInterceptor
 
 
-class Gate(grpc.ServerInterceptor[Any, Any]):
+class Gate(ServerInterceptor):
     """Puts a guard before every handler of a server, and a trap behind it.
 
     A method without a handler stays without: gRPC answers UNIMPLEMENTED.

@@ -32,12 +32,16 @@ DIGEST_WORDS = frozenset({"digest", "fingerprint"})
 """Fields that may hold long hexadecimal numbers, which are secrets anywhere else."""
 
 REDACTED = "<redacted>"
+LARGE = 2**53
+"""Whole numbers from here on look like shares; no count, size or time is as large."""
+
 _LONG_LIST, _LONG_TEXT, _DEPTH = 16, 20_000, 4
 _WORDS = re.compile(r"[A-Za-z][a-z]*")
 _RAW = re.compile(
     r"""\bb(?:'[^'\n]*'|"[^"\n]*")"""  # repr of bytes
     r"|\barray\(\[[^)]*\)?"  # repr of arrays
     r"|\[(?:\s*-?\d+[ ,\n]+){7,}[^\]]*\]?"  # eight numbers or more in brackets
+    r"|\b\d{17,}\b"  # numbers as large as shares
 )
 _ENCODED = re.compile(r"[0-9A-Za-z+=]{36,}")
 """Hexadecimal or base64 of 18 bytes and more."""
@@ -134,7 +138,9 @@ def _field(name: str, value: object, depth: int) -> object:
 
 def _value(value: object, depth: int, *, digest: bool = False) -> object:
     """Only what is plainly harmless passes; anything else becomes the name of its type."""
-    if value is None or type(value) in (bool, int, float):
+    if type(value) is int:
+        return value if abs(value) < LARGE else REDACTED
+    if value is None or type(value) in (bool, float):
         return value
     if isinstance(value, str | Path | enum.Enum | Identity | dt.datetime | dt.date):
         return _text(str(value), digest=digest)

@@ -111,7 +111,8 @@ class _Parts:
 
 
 def _parse(sealed: bytes, sender: Identity) -> _Parts:
-    fields, ends = [], [len(MAGIC)]
+    fields: list[bytes] = []
+    ends = [len(MAGIC)]
     while sealed.startswith(MAGIC) and len(fields) < _FIELDS and ends[-1] < len(sealed):
         start = ends[-1] + _LENGTH
         end = start + int.from_bytes(sealed[ends[-1] : start], "big")
