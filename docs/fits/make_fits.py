@@ -14,6 +14,7 @@ the error stated is the largest of a dense sweep with the rounded ones, plus two
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,8 @@ WISHES = (
         "odd", 0.0, 6.25,
     ),
     Wish(
-        "EXP", np.exp, -17, SLACK, 5, range(1, 13),
-        "exp(x) for x <= 0. Take 0 below -16.5: 1.2e-7 at -16.",
+        "EXP", np.exp, -17, 2.0**-5, 5, range(1, 13),
+        "exp(x) for x <= 0 (up to 2^-5, for a guard). Take 0 below -16.5: 1.2e-7 at -16.",
         guard=16.5,
     ),
     Wish(
@@ -90,7 +91,7 @@ WISHES = (
         "log(x) of a value normalised to [1, 2].",
     ),
     Wish(
-        "INVERSE_SQUARE_ROOT", lambda x: x**-0.5, 1 - SLACK, 4 + SLACK, 3, range(1, 9),
+        "INVERSE_SQRT", lambda x: x**-0.5, 1 - SLACK, 4 + SLACK, 3, range(1, 9),
         "1 / sqrt(x) of a value normalised to [1, 4].",
     ),
     Wish(
@@ -146,7 +147,10 @@ def literal(wish: Wish) -> str:
     """The constant's source text."""
     frozen = np.round(solve(wish) * ONE).astype(np.int64)
     x = np.linspace(wish.low, wish.high, 400_001)
-    error = np.abs(waves(wish, x) @ (frozen / ONE) + wish.offset - wish.function(x)).max()
+    y = waves(wish, x) @ (frozen / ONE) + wish.offset
+    error = np.abs(y - wish.function(x)).max()
+    period = np.linspace(0, 2**wish.period_bits, 100_001)
+    peak = np.abs(waves(wish, period) @ (frozen / ONE) + wish.offset).max()
     constant = round(wish.offset * ONE)
     if wish.parity != "odd":
         constant, frozen = constant + int(frozen[0]), frozen[1:]
@@ -154,19 +158,21 @@ def literal(wish: Wish) -> str:
     nothing = np.zeros(count, np.int64)
     alphas = nothing if wish.parity == "odd" else frozen[:count]
     betas = nothing if wish.parity == "even" else frozen[-count:]
-    return (
-        f'{wish.name} = Fit("{wish.name.lower()}", {float(wish.low)!r}, {float(wish.high)!r}, '
-        f"{wish.period_bits}, {upward(float(error))!r}, {wish.guard!r},\n"
-        f"    {tuple(wish.harmonics)},\n    {constant},\n"
-        f"    {tuple(alphas.tolist())},\n    {tuple(betas.tolist())})\n"
-        f'"""{wish.about}"""\n'
-    )
+    reach = max(np.abs(y).max(), 1.0 if wish.parity == "odd" else 0.0) + 2.0**-10
+    numbers = [
+        *(f'"{wish.name.lower()}"', float(wish.low), float(wish.high), wish.period_bits),
+        *(upward(float(error)), wish.guard, upward(reach, 5), upward(peak + 2.0**-10, 3)),
+        *(tuple(wish.harmonics), constant, tuple(alphas.tolist()), tuple(betas.tolist())),
+    ]
+    inside = textwrap.fill(", ".join(map(str, numbers)), 96, break_on_hyphens=False)
+    return f'{wish.name} = Fit(\n{textwrap.indent(inside, "    ")},\n)\n"""{wish.about}"""\n'
 
 
-def upward(error: float) -> float:
-    """Two percent more, rounded up to two digits."""
-    digit = 10.0 ** (math.floor(math.log10(error * 1.02)) - 1)
-    return float(f"{math.ceil(error * 1.02 / digit) * digit:.1e}")
+def upward(bound: float, digits: int = 2) -> float:
+    """Two percent more (nothing to speak of with more digits), rounded up to so many digits."""
+    bound *= 1.02 if digits == 2 else 1 + 1e-6
+    digit = 10.0 ** (math.floor(math.log10(bound)) + 1 - digits)
+    return float(f"{math.ceil(bound / digit) * digit:.{digits - 1}e}")
 
 
 def main() -> None:
@@ -178,7 +184,7 @@ def main() -> None:
         + '"""All, by name."""\n'
     )
     body = "\n".join(literal(wish) for wish in WISHES)
-    TARGET.write_text(head + LINE + "\n" + body + tail)
+    TARGET.write_text(head + LINE + "\n# fmt: off\n" + body + tail)
 
 
 if __name__ == "__main__":

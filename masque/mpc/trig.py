@@ -11,11 +11,10 @@ so that the dealer need only deal C_k = cos(k w r) and S_k = sin(k w r), and eac
     A_k = alpha_k cos(k w c) + beta_k sin(k w c)
     B_k = alpha_k sin(k w c) - beta_k cos(k w c)
 
-on its shares of C and S (docs/design: "any smooth function in one opening"; the coefficients are
-a Fourier continuation, see `masque.mpc.fits`). A_k and B_k multiply shares, which are uniform in
-Z_2^64: parties that disagreed on one of them by a single unit would open noise. Hence nothing
-here calls a mathematical library. Everything is 64-bit integer arithmetic on one table of
-integers, itself computed with Python's whole numbers.
+on its shares of C and S. (The coefficients are a Fourier continuation: see `masque.mpc.fits`.)
+A_k and B_k multiply shares, which are uniform in Z_2^64: parties that disagreed on one of them by
+a single unit would open noise. So nothing here calls a mathematical library; everything is 64-bit
+integer arithmetic on one table of integers, itself computed with Python's whole numbers.
 
 **How a cosine is found.** An angle is a uint64, 2^64 being a full turn; a phase p modulo 2^q is
 the angle p * 2^(64-q), and overflow is the reduction modulo a turn. The angle is a + d: a the
@@ -286,7 +285,7 @@ def wave_error(
 
 
 def warm() -> None:
-    """Compiles and caches every kernel (signatures are explicit, so importing has done it)."""
+    """Runs every kernel once (explicit signatures: importing has compiled and cached them)."""
     one, harmonics = np.ones(1, np.uint64), np.ones(1, np.int64)
     dealt = dealt_waves(one, 8, harmonics, 8)
     wave_sum(one, 8, harmonics, harmonics, harmonics, dealt, 8)
@@ -295,9 +294,7 @@ def warm() -> None:
 
 def _check(q: int, scale: int, low: int = 1, high: int = MAXIMUM_SCALE) -> None:
     if not 1 <= q <= 64:
-        raise RangeError(
-            f"a period of 2^{q} units cannot be opened.", hint="It takes 1 to 64 bits."
-        )
+        raise RangeError(f"a period of 2^{q} units is too long.", hint="It takes 1 to 64 bits.")
     if not low <= scale <= high:
         raise RangeError(
             f"waves cannot have {scale} fraction bits.", hint=f"Choose {low} to {high}."

@@ -14,7 +14,7 @@ from masque.mpc.fits import (
     COEFFICIENT_SCALE,
     EXP,
     FITS,
-    INVERSE_SQUARE_ROOT,
+    INVERSE_SQRT,
     LOG,
     RECIPROCAL,
     SIGMOID,
@@ -37,7 +37,7 @@ FUNCTIONS: dict[str, Callable[[Vector], Vector]] = {
     "exp": np.exp,
     "reciprocal": lambda x: 1 / x,
     "log": np.log,
-    "inverse_square_root": lambda x: x**-0.5,
+    "inverse_sqrt": lambda x: x**-0.5,
     "gelu_even": lambda x: x * ERF(x / math.sqrt(2)) / 2,
     "softplus_even": lambda x: np.logaddexp(x / 2, -x / 2),
 }
@@ -47,7 +47,7 @@ BUDGETS = {
     EXP: 3e-6,
     RECIPROCAL: 1e-8,
     LOG: 1e-8,
-    INVERSE_SQUARE_ROOT: 1e-7,
+    INVERSE_SQRT: 1e-7,
     TANH: 5e-5,
 }
 
@@ -81,6 +81,14 @@ def test_coefficients_fit_the_kernels(fit: Fit) -> None:
     assert fit.high - fit.low < 2**fit.period_bits
 
 
+@pytest.mark.parametrize("fit", FITS.values(), ids=list(FITS))
+def test_reach_inside_and_peak_anywhere(fit: Fit) -> None:
+    inside = np.abs(evaluate(fit, np.linspace(fit.low, fit.high, 30_001))).max()
+    anywhere = np.abs(evaluate(fit, np.linspace(0, 2**fit.period_bits, 60_001))).max()
+    assert 0.998 * fit.reach < inside + 2.0**-10 <= fit.reach <= fit.peak
+    assert 0.98 * fit.peak < anywhere + 2.0**-10 <= fit.peak
+
+
 @pytest.mark.parametrize("fit", BUDGETS, ids=[fit.name for fit in BUDGETS])
 def test_error_budgets(fit: Fit) -> None:
     assert fit.error <= BUDGETS[fit]
@@ -93,8 +101,8 @@ def test_saturating_half_a_unit_early_stays_within_budget(fit: Fit) -> None:
 
 
 @pytest.mark.parametrize("fit", FITS.values(), ids=list(FITS))
-def test_vectors_constant_and_digest(fit: Fit) -> None:
-    harmonics, alphas, betas = fit.vectors
+def test_arrays_constant_and_digest(fit: Fit) -> None:
+    harmonics, (alphas, betas) = fit.harmonics_array, fit.arrays
     assert harmonics.dtype == alphas.dtype == betas.dtype == np.int64
     assert not alphas.flags.writeable
     assert tuple(harmonics.tolist()) == fit.harmonics

@@ -39,7 +39,7 @@ def jointly(
     rng = np.random.default_rng(seed)
     q = fit.period_bits + fraction
     public_scale, dealt_scale = scales
-    harmonics, alphas, betas = fit.vectors
+    harmonics, (alphas, betas) = fit.harmonics_array, fit.arrays
     r = words(rng, len(x))
     c = (x + r) & np.uint64((1 << q) - 1)
     dealt = trig.dealt_waves(r, q, harmonics, dealt_scale)
@@ -130,7 +130,7 @@ def test_waves_are_as_near_as_claimed(q: int) -> None:
 @pytest.mark.parametrize("fit", FITS.values(), ids=FIT_IDS)
 def test_plain_twin_over_the_whole_interval(fit: Fit) -> None:
     x = interval(fit, 16, 60_001)
-    value = trig.wave_value(x, fit.period_bits + 16, *fit.vectors, 40) / 2.0**40
+    value = trig.wave_value(x, fit.period_bits + 16, fit.harmonics_array, *fit.arrays, 40) / 2.0**40
     heights = sum(math.hypot(a, b) for a, b in zip(fit.alphas, fit.betas, strict=True)) * UNIT
     bound = heights * 1.51 * UNIT + len(fit.harmonics) * 2.0**-49 + 2.0**-41
     assert np.abs(value + fit.constant * UNIT - exact(fit, x, 16)).max() <= bound
@@ -151,7 +151,7 @@ def test_parties_get_the_function_over_the_whole_interval(fit: Fit, parties: int
     fit=st.sampled_from([SIGMOID, EXP, RECIPROCAL]),
     parties=st.sampled_from([2, 3, 5]),
     fraction=st.integers(8, 24),
-    scales=st.tuples(st.integers(12, 30), st.integers(12, 30)),
+    scales=st.tuples(st.integers(12, 28), st.integers(12, 28)),  # a peak of 27 fits in 2^63
     seed=st.integers(0, 2**32 - 1),
 )
 def test_parties_agree_with_the_plain_twin(
@@ -159,7 +159,10 @@ def test_parties_agree_with_the_plain_twin(
 ) -> None:
     x = words(np.random.default_rng(seed + 1), 64)  # anywhere: the identity holds modulo the period
     total, scale = jointly(fit, x, fraction, scales, parties, seed)
-    plain = trig.wave_value(x, fit.period_bits + fraction, *fit.vectors, 48) / 2.0**48
+    plain = (
+        trig.wave_value(x, fit.period_bits + fraction, fit.harmonics_array, *fit.arrays, 48)
+        / 2.0**48
+    )
     bound = trig.wave_error(fit.alphas, fit.betas, *scales) * 2
     off = total.view(np.int64) / 2.0**scale - fit.constant_at(scale) / 2.0**scale - plain
     assert np.abs(off).max() <= bound + 2.0**-47
@@ -168,7 +171,7 @@ def test_parties_agree_with_the_plain_twin(
 def test_public_coefficients_do_not_depend_on_the_share() -> None:
     """Sums are linear in the share: what every party multiplies by is one and the same integer."""
     rng = np.random.default_rng(3)
-    harmonics, alphas, betas = SIGMOID.vectors
+    harmonics, (alphas, betas) = SIGMOID.harmonics_array, SIGMOID.arrays
     c = words(rng, 50)
     left, right = words(rng, 50, 24), words(rng, 50, 24)
     sums = [
@@ -193,7 +196,7 @@ def test_steepest_allowed_coefficients_do_not_overflow() -> None:
 
 def test_read_only_and_strided_inputs() -> None:
     r = np.frombuffer(bytes(range(64)), np.uint64)
-    harmonics, alphas, betas = EXP.vectors
+    harmonics, (alphas, betas) = EXP.harmonics_array, EXP.arrays
     waves = trig.dealt_waves(r[::2], 21, harmonics, 24)
     assert np.array_equal(waves, trig.dealt_waves(r, 21, harmonics, 24)[::2])
     total = trig.wave_sum(r[::2], 21, harmonics, alphas, betas, waves, 24)
