@@ -69,13 +69,19 @@ def _splat(builder, word):  # type: ignore[no-untyped-def]
     return builder.shuffle_vector(single, ir.Constant(_VECTOR, ir.Undefined), zeros)
 
 
+def _opaque(builder, value):  # type: ignore[no-untyped-def]
+    """The same value, of which the optimiser knows nothing: costs no instruction."""
+    kind = ir.FunctionType(value.type, [value.type])
+    return builder.asm(kind, "", "=x,0", [value], False)
+
+
 def _step(builder, rows, vectors, sums, a, b):  # type: ignore[no-untyped-def]
     """One column of the tile: add a[row] * b[vector] to every sum; the new sums."""
     low = ir.Constant(_VECTOR, [0xFFFFFFFF] * LANES)
     right = [_word_at(builder, b, 8 * LANES * v, _VECTOR) for v in range(vectors)]
     done = []
     for row in range(rows):
-        left = _splat(builder, _word_at(builder, a, 8 * _WORDS * row, _I64))
+        left = _opaque(builder, _splat(builder, _word_at(builder, a, 8 * _WORDS * row, _I64)))
         if not SPLIT:
             products = [builder.mul(left, vector) for vector in right]
             done += [builder.add(sums[len(done) + v], p) for v, p in enumerate(products)]
@@ -116,7 +122,7 @@ def _emit_tile(builder, rows, vectors, steps, a, b, b_step):  # type: ignore[no-
     sums = [builder.phi(kind) for kind in kinds]
     now, left, right = list(sums), places[0], places[1]
     for _ in range(_UNROLL):
-        now = _step(builder, rows, vectors, now, left, right)
+        now = [_opaque(builder, x) for x in _step(builder, rows, vectors, now, left, right)]
         left = builder.gep(left, [_I64(8 * _WORDS * rows)])
         right = builder.gep(right, [b_step])
     rest = builder.sub(count, _I64(1))

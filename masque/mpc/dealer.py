@@ -1,0 +1,118 @@
+"""The `dealer` interpreter: runs the program on masks, from shapes alone, and emits corrections.
+
+The dealer knows every party's seed, hence every mask; it sees no share, no opening and nothing
+that depends on data. What it holds for a value: the mask of a MASKED one, the mask bit of a FLAG,
+and None for everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from masque.mpc import packing, prg
+from masque.mpc.correlations import LAWS, Deal
+from masque.mpc.graph import Block, Kind, Node
+from masque.mpc.machine import Machine, Value, Values, linear
+from masque.mpc.program import Call, Program, Ref
+from masque.mpc.types import Array, Bytes, Ring
+
+
+class Dealer(Machine):
+    """Deals the material of a program to parties with these 32-byte `seeds`, one a party."""
+
+    def __init__(self, program: Program, seeds: Sequence[bytes]) -> None:
+        super().__init__(program)
+        assert len(seeds) == program.parties
+        self._streams = [prg.Stream(seed) for seed in seeds]
+        self._drawn: list[Bytes] = []
+        self._position = 0
+        self._parts: list[list[bytes]] = []
+        for name, register in program.registers.items():
+            if register.kind is Kind.MASKED:
+                self.registers[name] = np.zeros(register.shape, dtype=np.uint64)
+
+    def __repr__(self) -> str:
+        return f"Dealer(parties={self.program.parties}, position={self._position})"
+
+    def deal(self) -> Iterator[tuple[int, list[bytes]]]:
+        """(position, corrections of each party) for every call of the job, in order.
+
+        b"" where a party has nothing to receive. Whether a job stops early changes nothing here.
+        """
+        for position, _, call in self.program.positions():
+            yield position, self.deal_call(position, call)
+
+    def deal_call(self, position: int, call: Call) -> list[bytes]:
+        """The corrections of one call; calls are dealt in order, since they share registers."""
+        assert position == self._position
+        drawn = self.layout(call.block).drawn
+        self._drawn = [stream.expand(position, drawn) for stream in self._streams]
+        self._parts = [[] for _ in self._streams]
+        self.run(call)
+        self._position += 1
+        self._drawn = []
+        return [b"".join(parts) for parts in self._parts]
+
+    def _sum(self, deal: Deal, offset: int) -> Array:
+        """The sum (or XOR) of what all parties draw for one array."""
+        arrays = (np.frombuffer(d, deal.dtype, deal.size, offset) for d in self._drawn)
+        total = next(arrays).copy()
+        for array in arrays:
+            if deal.xor:
+                total ^= array
+            else:
+                total += array
+        return total.reshape(deal.shape)
+
+    def _deal_node(self, node: Node, values: Values, block: Block) -> Value:
+        layout = self.layout(block)
+        rows = layout.deals[node.id]
+        sums = [self._sum(deal, offset) for deal, offset, _ in rows]
+        args = [values.get(arg) for arg in node.args]
+        targets, known = LAWS[node.op](node, args, sums)
+        for (deal, _, number), total, target in zip(rows, sums, targets, strict=True):
+            if target is not None and deal.size:
+                fix = target ^ total if deal.xor else target - total
+                packed = packing.pack(_words(fix, deal.bits), 0, deal.bits)
+                receiver = (self._position + number) % self.program.parties
+                self._parts[receiver].append(packed.tobytes())
+        return known
+
+    def _evaluate(
+        self, node: Node, values: Values, block: Block, arguments: Mapping[str, Array]
+    ) -> Value:
+        if node.op in LAWS:
+            return self._deal_node(node, values, block)
+        if node.kind in (Kind.PUBLIC, Kind.MASKED):
+            return super()._evaluate(node, values, block, arguments)
+        return None
+
+    def open(self, nodes: Sequence[Node], values: Values, block: Block) -> None:
+        """Nothing is opened here; what is opened is masked by what is dealt here."""
+        for node in nodes:
+            values[node.id] = self._deal_node(node, values, block) if node.op in LAWS else None
+
+    def linear(self, node: Node, secrets: Sequence[Value], public: Sequence[Array]) -> Value:
+        """Masks follow their values through linear functions; public addends do not touch them."""
+        return linear(node, secrets, public, constant=False)
+
+    def read_input(self, name: str, rows: slice, node: Node) -> None:
+        """The dealer has no data."""
+
+    def load(self, ref: Ref) -> Value:
+        """The mask in (rows of) a register."""
+        mask = self.registers.get(ref.name)
+        return mask if mask is None or ref.rows is None else mask[ref.rows]
+
+    def store(self, ref: Ref, value: Value) -> None:
+        """Keep the mask of (rows of) a MASKED register."""
+        mask = self.registers.get(ref.name)
+        if mask is not None:
+            mask[slice(None) if ref.rows is None else ref.rows] = value
+
+
+def _words(values: Array, bits: int) -> Ring:
+    words = values.astype(np.uint64, copy=False).reshape(-1)
+    return words if bits == 64 else words & np.uint64((1 << bits) - 1)

@@ -1,0 +1,31 @@
+"""The two doors through which a party's core reaches the world, injected by whoever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from masque.mpc.types import Ring
+
+Buffer = bytes | memoryview
+
+Source = Callable[[str, slice], Ring]
+"""`source(input name, rows)`: this party's share rows of an input, uint64 [rows, columns]."""
+
+
+class Exchange(Protocol):
+    """Where openings meet: everyone contributes a payload, everyone gets everyone else's."""
+
+    def swap(self, payload: bytes) -> Sequence[Buffer]:
+        """One round: send `payload` to every other party; theirs, in party order without self.
+
+        All payloads of a round have the length that every party computes for itself.
+        Errors: whatever the implementation raises when a peer is gone ends the program.
+        """
+
+
+class Supply(Protocol):
+    """Where this party's correction stream comes from."""
+
+    def corrections(self, position: int, size: int) -> Buffer:
+        """The `size` > 0 correction bytes of call `position`; positions only grow."""

@@ -1,0 +1,362 @@
+"""Functions of secrets: comparison, selection, smooth functions, argmax (docs/protocol.md).
+
+Errors are given against the exact function of the input as represented; every function
+saturates outside its interval and none ever wraps. Inputs may be of any scale; results carry
+their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, floor, log2
+from math import exp as real_exp
+from math import log as real_log
+from typing import NoReturn
+
+import numpy as np
+
+from masque.errors import RangeError
+from masque.mpc import comparison
+from masque.mpc.fits import FITS
+from masque.mpc.graph import Graph, Kind
+from masque.mpc.secret import Secret, concatenate, constant
+from masque.mpc.types import Shape
+
+# (fraction bits of x looked at, of the public coefficients, of the dealt waves)
+BULK = (18, 18, 18)
+FINE = (26, 22, 26)
+
+
+class Bit:
+    """An array of secret bits, shared by XOR; `value` and `times` bring it to the ring."""
+
+    def __init__(self, graph: Graph, node: int, shape: Shape) -> None:
+        self.graph, self.node, self.shape = graph, node, shape
+        self._flag: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Bit(shape={self.shape})"
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("a secret Bit has no value here: use functions.where")
+
+    def flag(self) -> int:
+        """The node of beta = b xor m, opened."""
+        if self._flag is None:
+            self._flag = self.graph.add("mask_bit", (self.node,), Kind.FLAG, self.shape)
+        return self._flag
+
+    def __invert__(self) -> Bit:
+        return Bit(
+            self.graph, self.graph.add("invert", (self.node,), Kind.BITS, self.shape), self.shape
+        )
+
+    def __xor__(self, other: Bit) -> Bit:
+        assert self.shape == other.shape
+        args = (self.node, other.node)
+        return Bit(self.graph, self.graph.add("xor", args, Kind.BITS, self.shape), self.shape)
+
+    def value(self) -> Secret:
+        """The bit as the number 0 or 1, scale 0 (one opening of one bit)."""
+        node = self.graph.add("flag_share", (self.flag(),), Kind.SHARE, self.shape)
+        return Secret(self.graph, self.shape, 0, 1.0, share=node)
+
+    def times(self, x: Secret) -> Secret:
+        """b x: x where the bit is one, 0 elsewhere; scale of x."""
+        shape = np.broadcast_shapes(self.shape, x.shape)
+        args = (self.flag(), x.masked())
+        node = self.graph.add("flag_times", args, Kind.SHARE, shape)
+        return Secret(self.graph, shape, x.scale, x.bound, share=node)
+
+    def reshape(self, *shape: int) -> Bit:
+        """The same bits in another shape."""
+        example = np.empty(self.shape, dtype=np.bool_).reshape(shape).shape
+        node = self.graph.add("reshape", (self.node,), Kind.BITS, example, (example,))
+        return Bit(self.graph, node, example)
+
+
+def stack_bits(bits: Sequence[Bit]) -> Bit:
+    """Bits of one shape along a new last axis."""
+    graph, shape = bits[0].graph, bits[0].shape
+    args = tuple(bit.reshape(*shape, 1).node for bit in bits)
+    node = graph.add("concat", args, Kind.BITS, (*shape, len(bits)), (len(shape),))
+    return Bit(graph, node, (*shape, len(bits)))
+
+
+# -- comparison (protocol 5) -------------------------------------------------------------------
+
+
+def _combined(graph: Graph, pairs: int) -> int:
+    """Combine pairs four at a time until one is left: an opening a level."""
+    while (count := graph.nodes[pairs].shape[-1]) > 1:
+        shape = (*graph.nodes[pairs].shape[:-1], -(-count // comparison.ARITY))
+        masked = graph.add("mask_pairs", (pairs,), Kind.NODES, shape)
+        pairs = graph.add("combine", (masked,), Kind.PAIRS, shape)
+    return pairs
+
+
+def _width(x: Secret, threshold: int, low: int) -> int:
+    """Bits of x - t above `low`, sign excluded."""
+    reach = ceil(x.bound * 2.0 ** (x.scale - low)) + abs(threshold) + x.graph.parties
+    return max(1, reach.bit_length())
+
+
+def _pairs(x: Secret, threshold: int, low: int, length: int, *, sign: bool) -> tuple[int, int, int]:
+    high = min(64, low + length + sign)
+    key = (low, length)
+    masked = x.masked(low, high)
+    shape = (*x.shape, comparison.chunks_of(length))
+    if key not in x._words:
+        x._words[key] = x.graph.add("words", (masked,), Kind.WORDS, shape, key)
+    words, params = x._words[key], (threshold, *key)
+    pairs = x.graph.add("compare_chunks", (masked, words), Kind.PAIRS, shape, params)
+    return _combined(x.graph, pairs), masked, words
+
+
+def less(x: Secret, threshold: float = 0.0, *, resolution: int | None = None) -> Bit:
+    """[x < threshold] for a public threshold, exact; |x| <= x.bound as always.
+
+    `resolution`: look only at bits worth 2^-resolution and more: cheaper, and the effective
+    threshold is then within n * 2^-resolution of the given one (it must be a multiple).
+    Openings: 1 of x (shared with other uses), 1 or 2 of pairs.
+    """
+    low = 0 if resolution is None else max(0, x.scale - resolution)
+    units = threshold * 2.0 ** (x.scale - low)
+    t = ceil(units)  # x < t for integers x and real t is x < ceil(t)
+    length = _width(x, t, low)
+    pairs, masked, words = _pairs(x, t, low, length, sign=True)
+    args, params = (pairs, masked, words), (t, low, length)
+    return Bit(x.graph, x.graph.add("sign_bit", args, Kind.BITS, x.shape, params), x.shape)
+
+
+def equals(x: Secret, value: float = 0.0) -> Bit:
+    """[x == value] exactly, `value` a public number of x's scale."""
+    t = round(value * 2.0**x.scale)
+    length = min(64, _width(x, t, 0) + 1)
+    pairs, _, _ = _pairs(x, t, 0, length, sign=False)
+    return Bit(x.graph, x.graph.add("equal_bit", (pairs,), Kind.BITS, x.shape), x.shape)
+
+
+def every(bits: Bit) -> Bit:
+    """AND over the last axis, four bits an opening."""
+    graph = bits.graph
+    pairs = graph.add("pairs_of", (bits.node,), Kind.PAIRS, bits.shape)
+    pairs = _combined(graph, pairs)
+    shape = bits.shape[:-1]
+    return Bit(graph, graph.add("equal_bit", (pairs,), Kind.BITS, shape), shape)
+
+
+def where(bit: Bit, x: Secret, y: Secret) -> Secret:
+    """x where the bit is one, y elsewhere."""
+    return bit.times(x - y) + y
+
+
+def relu(x: Secret) -> Secret:
+    """max(x, 0), exact."""
+    return (~less(x)).times(x)
+
+
+def clip(x: Secret, low: float, high: float) -> Secret:
+    """x limited to [low, high], exact. Openings: as one comparison, and one of bits."""
+    below, not_above = less(x, low), less(x, high)
+    inside = below ^ not_above
+    result = inside.times(x) + below.value() * constant(x.graph, low, x.scale)
+    result = result + (-not_above.value() + 1) * constant(x.graph, high, x.scale)
+    return _bounded(result, max(abs(low), abs(high)))
+
+
+# -- smooth functions (protocol 6) -------------------------------------------------------------
+
+
+def _wave(x: Secret, name: str, precision: tuple[int, int, int]) -> Secret:
+    """The Fourier sum `name` at x, taken modulo its period: valid on the fit's interval only."""
+    fit = FITS[name]
+    phase, public, dealt = precision
+    low = max(0, x.scale - phase)
+    length = x.scale - low + fit.period_bits
+    masked = x.masked(low, low + length)
+    params = (name, fit.digest.hex(), public, dealt, low, length)
+    node = x.graph.add("waves", (masked,), Kind.SHARE, x.shape, params)
+    return Secret(x.graph, x.shape, public + dealt, fit.peak, share=node)
+
+
+def _bounded(x: Secret, bound: float) -> Secret:
+    """The same value with a bound that the caller knows."""
+    return x.linear("times", (), (1,), x.shape, x.scale, bound)
+
+
+def sigmoid(x: Secret, name: str = "sigmoid") -> Secret:
+    """1 / (1 + exp(-x)) for any x, within 6e-5 ("coarse_sigmoid": 4e-4). Scale 36.
+
+    Inside the fit's guard the Fourier sum, outside 0 or 1. Openings: x, pairs (1, or 2 for |x|
+    above 2^12), bits; the sum is masked along with the pairs.
+    """
+    guard = FITS[name].guard
+    assert guard is not None
+    below, not_above = less(x, -guard, resolution=3), less(x, guard, resolution=3)
+    inside = below ^ not_above
+    return _bounded(inside.times(_wave(x, name, BULK)) - not_above.value() + 1, 1.001)
+
+
+def tanh(x: Secret) -> Secret:
+    """tanh(x) for any x, within 8e-5. Scale 36. Openings: as `sigmoid`."""
+    guard = FITS["tanh"].guard
+    assert guard is not None
+    below, not_above = less(x, -guard, resolution=4), less(x, guard, resolution=4)
+    inside = below ^ not_above
+    ends = -not_above.value() + 1 - below.value()
+    return _bounded(inside.times(_wave(x, "tanh", BULK)) + ends, 1.001)
+
+
+def exp(x: Secret, high: float = 0.0) -> Secret:
+    """exp(x) for x <= high, exp(high) above; within exp(high) * 8e-5.
+
+    0 below high - 16.5. Scale 36 and that of the factor exp(high). Openings: x, pairs, bits.
+    """
+    y = x - high if high else x
+    within = less(y)
+    below = less(y, -16.5, resolution=5)
+    result = _exp_inside(y, below ^ within) + (-within.value() + 1)
+    return _bounded(result, 1.001).times(real_exp(high)) if high else _bounded(result, 1.001)
+
+
+def _exp_inside(x: Secret, inside: Bit) -> Secret:
+    return _bounded(inside.times(_wave(x, "exp", BULK)), 1.001)
+
+
+# -- functions on a normalised argument (protocol 7) -------------------------------------------
+
+
+def _steps(x: Secret, low: int, stride: int) -> list[Bit]:
+    """[x >= 2^j] for j = low, low + stride, ... up to the bound of x."""
+    if low < -x.scale:
+        raise RangeError(
+            f"2^{low} is below the resolution of a value at {x.scale} fraction bits.",
+            hint="Use a larger minimum or scale.",
+        )
+    high = max(low + stride, ceil(log2(max(x.bound, 2.0**low))))
+    return [~less(x, 2.0**j) for j in range(low, high + 1, stride)]
+
+
+def _times_power(x: Secret, exponent: int) -> Secret:
+    """x * 2^exponent, exponent >= 0, at the same scale; only the sum it is used in must fit."""
+    return x.linear("times", (), (1 << exponent,), x.shape, x.scale, 0.0)
+
+
+def _scaled(base: Secret, steps: Sequence[Bit], exponents: Sequence[int], bound: float) -> Secret:
+    """base * 2^exponents[i], i the last step that holds (the first if none does), exactly.
+
+    A sum of bits times one masked value, at a scale that holds the smallest power.
+    """
+    least = min(0, *exponents)
+    result = _times_power(base, exponents[0] - least)
+    for bit, before, here in zip(steps[1:], exponents, exponents[1:], strict=False):
+        term = bit.times(base)
+        result = result + _times_power(term, here - least) - _times_power(term, before - least)
+    return _bounded(result.halved(-least), bound)
+
+
+def _normalised(x: Secret, low: int, stride: int) -> tuple[Secret, list[Bit], list[int]]:
+    """(y, steps, j): y = x / 2^j in [1, 2^stride), j from low by stride; small x become 2^low."""
+    steps = _steps(x, low, stride)
+    powers = [low + stride * i for i in range(len(steps))]
+    floor = 2.0**low
+    raised = _bounded(steps[0].times(x - floor) + floor, max(x.bound, floor))
+    return _scaled(raised, steps, [-j for j in powers], 2.0**stride), steps, powers
+
+
+def reciprocal(x: Secret, minimum: float = 2.0**-10) -> Secret:
+    """1 / x for x >= minimum (rounded down to a power of two), 1 / minimum below.
+
+    Relative error 2e-6. Openings: x, pairs, bits, x raised, x normalised, two of the sum.
+    """
+    low = floor(log2(minimum))
+    y, steps, powers = _normalised(x, low, 1)
+    value = _wave(y, "reciprocal", FINE).at(30)
+    return _scaled(value, steps, [-j for j in powers], 2.0**-low * 1.001)
+
+
+def inverse_sqrt(x: Secret, minimum: float = 2.0**-10) -> Secret:
+    """1 / sqrt(x) for x >= minimum (rounded down to a power of four), 1 / sqrt(minimum) below.
+
+    Relative error 2e-6. Openings: as `reciprocal`.
+    """
+    low = 2 * floor(log2(minimum) / 2)
+    y, steps, powers = _normalised(x, low, 2)
+    value = _wave(y, "inverse_sqrt", FINE).at(30)
+    return _scaled(value, steps, [-j // 2 for j in powers], 2.0 ** (-low // 2) * 1.001)
+
+
+def log(x: Secret, minimum: float = 2.0**-10) -> Secret:
+    """Natural logarithm for x >= minimum (rounded down to a power of two), log(minimum) below.
+
+    Error 2e-6. Openings: x, pairs, bits, x raised, x normalised. Scale 48.
+    """
+    low = floor(log2(minimum))
+    y, steps, powers = _normalised(x, low, 1)
+    exponent = steps[1].value()
+    for step in steps[2:]:
+        exponent = exponent + step.value()
+    value = _wave(y, "log", FINE)
+    whole = (exponent + low) * constant(x.graph, real_log(2.0), value.scale)
+    return _bounded(value + whole, max(abs(low), abs(powers[-1])) * 0.7 + 1)
+
+
+# -- argmax, softmax (protocol 8) --------------------------------------------------------------
+
+
+def argmax_one_hot(x: Secret) -> Bit:
+    """[x_i is the largest of its row] for x [rows, classes]; ties go to the first.
+
+    All pairs of a row are compared at once, on differences of what is opened already. Openings: x,
+    pairs (2), AND (1 or 2).
+    """
+    rows, classes = x.shape
+    x.masked()
+    columns = [x[:, j].reshape(rows, 1) for j in range(classes)]
+    left, right = np.triu_indices(classes, k=1)
+    first = concatenate([columns[i] for i in left], axis=1)
+    second = concatenate([columns[j] for j in right], axis=1)
+    loses = less(first - second)  # of the pair (i, j), i < j: i is strictly smaller
+    wins: list[Bit] = []
+    for i in range(classes):
+        beaten = []
+        for pair, (a, b) in enumerate(zip(left, right, strict=True)):
+            if i in (a, b):
+                column = _bit_column(loses, pair)
+                beaten.append(column if b == i else ~column)
+        wins.append(every(stack_bits(beaten)))
+    return stack_bits(wins)
+
+
+def _bit_column(bits: Bit, column: int) -> Bit:
+    shape = bits.shape[:-1]
+    params: tuple[object, ...] = (("slice", None, None, None), column)
+    return Bit(bits.graph, bits.graph.add("index", (bits.node,), Kind.BITS, shape, params), shape)
+
+
+def argmax(x: Secret) -> Secret:
+    """Index of the largest element of each row of x [rows, classes] -> [rows], scale 0."""
+    one_hot = argmax_one_hot(x).value()
+    classes = x.shape[1]
+    return (one_hot * constant(x.graph, np.arange(classes, dtype=np.float64), 0)).sum(axis=1)
+
+
+def softmax(x: Secret) -> Secret:
+    """exp(x_i) / sum exp(x_j) over each row of x [rows, classes], within 1e-4; scale 30 or less.
+
+    The row's maximum is subtracted first, so any x is fine.
+    """
+    one_hot = argmax_one_hot(x)
+    largest = _bounded(one_hot.times(x).sum(axis=1, keepdims=True), x.bound)
+    below = x - largest  # never above 0, exactly
+    powers = _exp_inside(below, ~less(below, -16.5, resolution=5)).at(20)
+    total = powers.sum(axis=1, keepdims=True)
+    inverse = reciprocal(total, minimum=0.5).at(20)
+    return _bounded(powers * inverse, 1.001)
+
+
+def broadcast_pair(x: Secret, y: Secret) -> tuple[Secret, Secret]:
+    """x [n], y [m] -> two views [n, m]."""
+    n, m = x.shape[0], y.shape[0]
+    return x.reshape(n, 1).broadcast(n, m), y.reshape(1, m).broadcast(n, m)

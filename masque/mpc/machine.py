@@ -1,0 +1,153 @@
+"""What the interpreters have in common: linear operations, and the walk through a block.
+
+An interpreter is a `Machine` with one method for each operation that is not linear. The method's
+name is the operation's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from masque.mpc import ring
+from masque.mpc.correlations import Layout
+from masque.mpc.graph import Block, Kind, Node
+from masque.mpc.program import Call, Program, Ref
+from masque.mpc.types import Array, Ring
+
+Value = Any  # what an interpreter holds for a node
+Values = dict[int, Value]
+
+
+def _key(params: Sequence[object]) -> tuple[Any, ...]:
+    return tuple(slice(*p[1:]) if isinstance(p, tuple) else p for p in params)
+
+
+def linear(node: Node, parts: Sequence[Array], public: Sequence[Array], *, constant: bool) -> Ring:
+    """A linear operation on uint64 arrays.
+
+    `parts`: the secret operands (values, shares, opened differences or masks: the function is the
+    same), `public`: the public ones. `constant`: whether this array carries the public addend; of
+    all the arrays that sum to a value, exactly one does.
+    """
+    x = parts[0]
+    match node.op:
+        case "add":
+            return np.add(x, parts[1])
+        case "subtract":
+            return np.subtract(x, parts[1])
+        case "times":
+            factor = node.params[0]
+            assert isinstance(factor, int)
+            return x * np.uint64(factor % (1 << 64))
+        case "add_public":
+            if not constant:
+                return np.broadcast_to(x, node.shape)
+            factor = node.params[0]
+            assert isinstance(factor, int)
+            return np.add(x, public[0] * np.uint64(factor % (1 << 64)))
+        case "times_public":
+            return np.multiply(x, public[0])
+        case "matmul_public":
+            return ring.matmul(x, public[0])
+        case "sum":
+            axis, keepdims = node.params
+            return np.asarray(np.sum(x, axis=axis, keepdims=keepdims, dtype=np.uint64))  # type: ignore[call-overload]
+        case "transpose":
+            return x.T
+        case "reshape":
+            return x.reshape(node.shape)
+        case "broadcast":
+            return np.broadcast_to(x, node.shape)
+        case "index":
+            return np.asarray(x[_key(node.params)])
+        case "concat":
+            (axis,) = node.params
+            return np.concatenate(parts, axis=axis)  # type: ignore[call-overload,no-any-return]
+    raise AssertionError(f"no operation {node.op!r}")
+
+
+LINEAR = frozenset(
+    {"add", "subtract", "times", "add_public", "times_public", "matmul_public", "sum"}
+) | {"transpose", "reshape", "broadcast", "index", "concat"}
+
+
+class Machine:
+    """Runs the calls of one program; subclasses say what each operation does."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.registers: dict[str, Value] = {}
+        self._layouts: dict[bytes, Layout] = {}
+        self._operations: dict[str, Callable[[Node, Values], Value]] = {}
+
+    def layout(self, block: Block) -> Layout:
+        """Where the block's material lies, computed once a block."""
+        found = self._layouts.get(block.digest)
+        if found is None:
+            found = self._layouts[block.digest] = Layout(block)
+        return found
+
+    def run(self, call: Call) -> None:
+        """Run one call: bind, walk the schedule, store."""
+        block = call.block
+        values: Values = {}
+        for name, node_id in block.inputs.items():
+            values[node_id] = self._input(block.nodes[node_id], call, name)
+        for step in block.steps:
+            for node in step.local:
+                if node.op != "input":
+                    values[node.id] = self._evaluate(node, values, block, call.arguments)
+            if step.opened:
+                self.open(step.opened, values, block)
+            for node_id in step.drop:
+                values.pop(node_id, None)
+        for name, node_id in block.outputs.items():
+            self.store(call.outputs[name], values[node_id])
+
+    def _input(self, node: Node, call: Call, name: str) -> Value:
+        ref = call.inputs[name]
+        if ref.name in self.program.inputs:
+            assert ref.rows is None or isinstance(ref.rows, slice)
+            return self.read_input(ref.name, ref.rows or slice(None), node)
+        return self.load(ref)
+
+    def _evaluate(
+        self, node: Node, values: Values, block: Block, arguments: Mapping[str, Array]
+    ) -> Value:
+        if node.op == "constant":
+            index = node.params[0]
+            assert isinstance(index, int)
+            return block.constants[index]
+        if node.op == "argument":
+            return arguments[str(node.params[0])]
+        if node.op in LINEAR:
+            secrets = [values[i] for i in node.args if block.nodes[i].kind is not Kind.PUBLIC]
+            public = [values[i] for i in node.args if block.nodes[i].kind is Kind.PUBLIC]
+            return self.linear(node, secrets, public)
+        operation = self._operations.get(node.op)
+        if operation is None:
+            operation = self._operations[node.op] = getattr(self, node.op)
+        return operation(node, values)
+
+    def linear(self, node: Node, secrets: Sequence[Value], public: Sequence[Array]) -> Value:
+        """A linear operation on what this interpreter holds."""
+        raise NotImplementedError
+
+    def open(self, nodes: Sequence[Node], values: Values, block: Block) -> None:
+        """Open `nodes` together and put the results into `values`."""
+        raise NotImplementedError
+
+    def read_input(self, name: str, rows: slice, node: Node) -> Value:
+        """What this interpreter holds of rows of a data set."""
+        raise NotImplementedError
+
+    def load(self, ref: Ref) -> Value:
+        """What this interpreter holds of (rows of) a register."""
+        raise NotImplementedError
+
+    def store(self, ref: Ref, value: Value) -> None:
+        """Write (rows of) a register."""
+        raise NotImplementedError

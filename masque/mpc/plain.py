@@ -1,0 +1,145 @@
+"""The `plain` interpreter: the program on clear fixed-point integers, its executable specification.
+
+A share, a masked value and the value itself are one thing here. Comparison is written as such,
+not as the circuit that the parties run; a truncation rounds to nearest; a smooth function is its
+Fourier sum on the clear phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from masque.mpc import comparison, trig
+from masque.mpc.bilinear import BILINEAR
+from masque.mpc.correlations import truncation, wave, window
+from masque.mpc.doors import Source
+from masque.mpc.graph import Block, Node
+from masque.mpc.machine import Machine, Values, linear
+from masque.mpc.program import Program, Ref
+from masque.mpc.types import Array, Bytes, Ring
+
+
+class Plain(Machine):
+    """Runs a whole program in the clear; `source` gives clear fixed-point rows of the inputs."""
+
+    def __init__(self, program: Program, source: Source) -> None:
+        super().__init__(program)
+        self.opened: dict[str, Ring] = {}
+        self.stopped = False
+        self._source = source
+        for name, register in program.registers.items():
+            self.registers[name] = np.zeros(register.shape, dtype=np.uint64)
+
+    def run_program(self) -> None:
+        """Every training round in order, those that may be skipped only until a stop bit."""
+        for training_round in self.program.rounds:
+            if training_round.skippable and self.stopped:
+                continue
+            for call in training_round.calls():
+                self.run(call)
+
+    def output(self, name: str) -> Ring:
+        """The value of an output."""
+        return np.asarray(self.registers[self.program.outputs[name].register])
+
+    def read_input(self, name: str, rows: slice, node: Node) -> Ring:
+        """Clear rows of a data set."""
+        return self._source(name, rows)
+
+    def load(self, ref: Ref) -> Ring:
+        """(Rows of) a register."""
+        held = self.registers[ref.name]
+        return np.asarray(held if ref.rows is None else held[ref.rows])
+
+    def store(self, ref: Ref, value: Ring) -> None:
+        """Write (rows of) a register."""
+        self.registers[ref.name][slice(None) if ref.rows is None else ref.rows] = value
+
+    def linear(self, node: Node, secrets: Sequence[Array], public: Sequence[Array]) -> Ring:
+        """The function itself."""
+        return linear(node, secrets, public, constant=True)
+
+    def open(self, nodes: Sequence[Node], values: Values, block: Block) -> None:
+        """Opening changes nothing in the clear; declared openings are recorded."""
+        for node in nodes:
+            value = values[node.id] = values[node.args[0]]
+            if node.op == "mask_pairs":
+                values[node.id] = comparison.pad_pairs(value, first=True)
+            if node.op == "reveal":
+                self.opened[str(node.params[0])] = value
+                self.stopped = self.stopped or bool(node.params[1] and np.any(value))
+
+    def unmask(self, node: Node, values: Values) -> Ring:
+        """The value."""
+        return np.asarray(values[node.args[0]])
+
+    def product(self, node: Node, values: Values) -> Ring:
+        """x o y."""
+        x, y = values[node.args[0]], values[node.args[1]]
+        return BILINEAR[str(node.params[0])].function(x, y)
+
+    def flag_times(self, node: Node, values: Values) -> Ring:
+        """b x."""
+        return np.asarray(values[node.args[0]].astype(np.uint64) * values[node.args[1]])
+
+    def flag_share(self, node: Node, values: Values) -> Ring:
+        """b as a number."""
+        return np.asarray(values[node.args[0]].astype(np.uint64))
+
+    def truncate(self, node: Node, values: Values) -> Ring:
+        """x / 2^shift, rounded to nearest."""
+        shift, _ = truncation(node)
+        x = np.asarray(values[node.args[0]]).view(np.int64)
+        return np.asarray((x + np.int64(1 << (shift - 1))) >> np.int64(shift)).view(np.uint64)
+
+    def words(self, node: Node, values: Values) -> None:
+        """Material of the circuit; nothing in the clear."""
+
+    def compare_chunks(self, node: Node, values: Values) -> Bytes:
+        """(x < t, x == t) in the top chunk, (no, equal) below it, so that combining keeps it."""
+        threshold, low, length = node.params
+        assert isinstance(threshold, int) and isinstance(low, int) and isinstance(length, int)
+        x = np.asarray(values[node.args[0]]).view(np.int64) >> np.int64(low)
+        pairs = np.full(node.shape, 2, dtype=np.uint8)
+        pairs[..., -1] = (x < threshold) | (x == threshold).astype(np.uint8) << 1
+        return pairs
+
+    def sign_bit(self, node: Node, values: Values) -> Bytes:
+        """x < t."""
+        return np.asarray(values[node.args[0]][..., 0] & 1)
+
+    def equal_bit(self, node: Node, values: Values) -> Bytes:
+        """x == t, or all of several bits."""
+        return np.asarray(values[node.args[0]][..., 0] >> 1)
+
+    def pairs_of(self, node: Node, values: Values) -> Bytes:
+        """Bits as (never less, equal)."""
+        return np.asarray(values[node.args[0]] << 1)
+
+    def combine(self, node: Node, values: Values) -> Bytes:
+        """The first pair from the top that is not equal decides; all equal is equal."""
+        groups = values[node.args[0]]
+        less, equal = groups & 1, groups >> 1
+        result, so_far = less[..., 3], equal[..., 3]
+        for j in (2, 1, 0):
+            result, so_far = result | (so_far & less[..., j]), so_far & equal[..., j]
+        return np.asarray(result | so_far << 1)
+
+    def xor(self, node: Node, values: Values) -> Bytes:
+        """Exclusive or."""
+        return np.asarray(values[node.args[0]] ^ values[node.args[1]])
+
+    def invert(self, node: Node, values: Values) -> Bytes:
+        """Not."""
+        return np.asarray(values[node.args[0]] ^ 1)
+
+    def waves(self, node: Node, values: Values) -> Ring:
+        """The Fourier sum at the phase of x."""
+        low, length = window(node)
+        fit, public, dealt = wave(node)
+        scale = public + dealt
+        phase = np.ascontiguousarray(values[node.args[0]]).reshape(-1) >> np.uint64(low)
+        total = trig.wave_value(phase, length, fit.harmonics_array, *fit.arrays, scale)
+        return np.asarray(total + fit.constant_at(scale)).view(np.uint64).reshape(node.shape)

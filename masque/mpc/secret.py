@@ -1,0 +1,333 @@
+"""`Secret` values: what a training program is written on.
+
+A `Secret` stands for an array of secret fixed-point numbers: `shape`, `scale` (fraction bits) and
+`bound` (no element is ever larger in magnitude; the program is refused where that would leave the
+ring). Its operators append nodes to the block that is being traced; nothing is computed here, so
+nothing can depend on a value: `bool()`, `int()`, `float()` and iteration raise.
+
+A mask belongs to a value, not to a gate: the first product, truncation, comparison or smooth
+function of a secret opens d = x - a once, and every later one shares it. Linear functions of
+masked values are masked already: their opened form and mask are the same functions of their
+operands' (`Secret.masked`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil, frexp, log2
+from typing import NoReturn
+
+import numpy as np
+
+from masque.errors import RangeError
+from masque.mpc.bilinear import BILINEAR
+from masque.mpc.graph import MOVES, Graph, Kind
+from masque.mpc.types import Array, Shape
+
+RING_BITS = 62  # magnitudes stay below 2^62, so that sums of two never wrap
+CONSTANT_BITS = 20  # precision of public factors, relative
+
+
+def _fits(scale: int, bound: float, what: str) -> None:
+    if bound * 2.0**scale >= 2.0**RING_BITS:
+        raise RangeError(
+            f"{what} could reach {bound:.6g}, which at {scale} fraction bits leaves the ring.",
+            hint="Use tighter ranges or weight bounds, smaller batches, or a smaller scale.",
+        )
+
+
+class Public:
+    """A public fixed-point array inside a block: a constant, or an argument of each call."""
+
+    def __init__(self, graph: Graph, node: int, scale: int, bound: float) -> None:
+        self.graph, self.node, self.scale, self.bound = graph, node, scale, bound
+        self.shape = graph.nodes[node].shape
+
+
+def public_array(values: Array | float, scale: int) -> Array:
+    """Encode public real numbers as ring elements with `scale` fraction bits."""
+    scaled = np.rint(np.asarray(values, dtype=np.float64) * 2.0**scale)
+    return np.asarray(scaled.astype(np.int64).view(np.uint64))
+
+
+def constant(graph: Graph, values: Array | float, scale: int) -> Public:
+    """A public constant of the block, rounded to `scale` fraction bits."""
+    encoded = public_array(values, scale)
+    bound = float(np.max(np.abs(encoded.view(np.int64)), initial=0)) / 2.0**scale
+    return Public(graph, graph.constant(encoded), scale, bound)
+
+
+def encode_factor(factor: float, bits: int) -> tuple[int, int]:
+    """(integer, shift) with factor = integer / 2^shift to `bits` significant bits, integer odd."""
+    mantissa, exponent = frexp(factor)
+    integer, shift = round(mantissa * (1 << bits)), bits - exponent
+    while integer and integer % 2 == 0:
+        integer, shift = integer // 2, shift - 1
+    return (integer, shift) if integer else (0, 0)
+
+
+class Secret:
+    """An array of secret numbers; see the module docstring."""
+
+    __array_ufunc__ = None  # numpy must not iterate over a secret
+
+    def __init__(
+        self,
+        graph: Graph,
+        shape: Shape,
+        scale: int,
+        bound: float,
+        *,
+        share: int | None = None,
+        masked: int | None = None,
+        recipe: tuple[str, tuple[Secret | Public, ...], tuple[object, ...]] | None = None,
+    ) -> None:
+        _fits(scale, bound, f"A value of block {graph.name!r}")
+        self.graph, self.shape, self.scale, self.bound = graph, shape, scale, bound
+        self._share, self._masked, self._recipe = share, masked, recipe
+        self._words: dict[tuple[int, int], int] = {}
+
+    def __repr__(self) -> str:
+        return f"Secret(shape={self.shape}, scale={self.scale}, bound={self.bound:.6g})"
+
+    # -- what a secret must never do -------------------------------------------------------------
+
+    def _refuse(self) -> NoReturn:
+        raise TypeError("a Secret has no value here: control flow must not depend on secrets")
+
+    def __bool__(self) -> bool:
+        self._refuse()
+
+    def __int__(self) -> int:
+        self._refuse()
+
+    def __float__(self) -> float:
+        self._refuse()
+
+    def __iter__(self) -> Iterator[Secret]:
+        self._refuse()
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("use functions.equals: comparing secrets gives a secret bit")
+
+    __hash__ = object.__hash__
+
+    # -- the two forms a value takes -------------------------------------------------------------
+
+    def share(self) -> int:
+        """The node of this value's additive share."""
+        if self._share is None:
+            if self._recipe is not None:
+                op, operands, params = self._recipe
+                args = tuple(o.share() if isinstance(o, Secret) else o.node for o in operands)
+                self._share = self.graph.add(op, args, Kind.SHARE, self.shape, params)
+            else:
+                args = (self.masked(),)
+                self._share = self.graph.add("unmask", args, Kind.SHARE, self.shape)
+        return self._share
+
+    def _masked_for_free(self) -> bool:
+        """Whether this value is a linear function of values that are masked already."""
+        if self._masked is not None:
+            return True
+        if self._recipe is None:
+            return False
+        secrets = [o for o in self._recipe[1] if isinstance(o, Secret)]
+        return all(o._masked_for_free() for o in secrets)
+
+    def masked(self, low: int = 0, high: int = 64) -> int:
+        """The node of d = x - a, with at least the bits `low` to `high` - 1 opened."""
+        if self._masked is None:
+            if self._recipe is not None and self._masked_for_free():
+                op, operands, params = self._recipe
+                window = (low, high) if op in MOVES else (0, 64)
+                args = tuple(
+                    o.masked(*window) if isinstance(o, Secret) else o.node for o in operands
+                )
+                self._masked = self.graph.add(op, args, Kind.MASKED, self.shape, params)
+            else:
+                args = (self.share(),)
+                window = (low, high)
+                self._masked = self.graph.add("mask", args, Kind.MASKED, self.shape, window)
+        self.graph.demand(self._masked, low, high)
+        return self._masked
+
+    # -- linear functions: local, free -----------------------------------------------------------
+
+    def linear(
+        self,
+        op: str,
+        others: tuple[Secret | Public, ...],
+        params: tuple[object, ...],
+        shape: Shape,
+        scale: int,
+        bound: float,
+    ) -> Secret:
+        """A linear function of this and other values, not yet in the graph."""
+        recipe = (op, (self, *others), params)
+        return Secret(self.graph, shape, scale, bound, recipe=recipe)
+
+    def _shifted(self, bits: int) -> Secret:
+        if bits == 0:
+            return self
+        assert bits > 0
+        return self.linear("times", (), (1 << bits,), self.shape, self.scale + bits, self.bound)
+
+    def _aligned(self, other: Secret) -> tuple[Secret, Secret]:
+        scale = max(self.scale, other.scale)
+        return self._shifted(scale - self.scale), other._shifted(scale - other.scale)
+
+    def __add__(self, other: Secret | Public | float | Array) -> Secret:
+        if isinstance(other, Secret):
+            x, y = self._aligned(other)
+            shape = np.broadcast_shapes(x.shape, y.shape)
+            return x.linear("add", (y,), (), shape, x.scale, x.bound + y.bound)
+        if not isinstance(other, Public):
+            other = constant(self.graph, other, self.scale)
+        if other.scale > self.scale:
+            return self._shifted(other.scale - self.scale) + other
+        shape = np.broadcast_shapes(self.shape, other.shape)
+        params = (1 << (self.scale - other.scale),)
+        bound = self.bound + other.bound
+        return self.linear("add_public", (other,), params, shape, self.scale, bound)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Secret:
+        return self.linear("times", (), (-1,), self.shape, self.scale, self.bound)
+
+    def __sub__(self, other: Secret | Public | float | Array) -> Secret:
+        if isinstance(other, Secret):
+            x, y = self._aligned(other)
+            shape = np.broadcast_shapes(x.shape, y.shape)
+            return x.linear("subtract", (y,), (), shape, x.scale, x.bound + y.bound)
+        return -(-self + other)
+
+    def __rsub__(self, other: Public | float | Array) -> Secret:
+        return -self + other
+
+    def halved(self, exponent: int) -> Secret:
+        """x / 2^exponent, exactly: the same integers read at another scale."""
+        scale, bound = self.scale + exponent, self.bound / 2.0**exponent
+        return self.linear("times", (), (1,), self.shape, scale, bound)
+
+    def times(self, factor: float, bits: int = CONSTANT_BITS) -> Secret:
+        """x * factor for a public number, kept to `bits` significant bits (scale grows by them)."""
+        integer, shift = encode_factor(factor, bits)
+        if shift < -self.scale:
+            integer, shift = integer << (-self.scale - shift), -self.scale
+        scale, bound = self.scale + shift, self.bound * abs(integer) * 2.0**-shift
+        return self.linear("times", (), (integer,), self.shape, scale, bound)
+
+    def __mul__(self, other: Secret | Public | float) -> Secret:
+        if isinstance(other, Secret):
+            return product("mul", self, other)
+        if isinstance(other, Public):
+            shape = np.broadcast_shapes(self.shape, other.shape)
+            scale, bound = self.scale + other.scale, self.bound * other.bound
+            return self.linear("times_public", (other,), (), shape, scale, bound)
+        return self.times(float(other))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Secret:
+        return self.times(1.0 / divisor)
+
+    def __matmul__(self, other: Secret | Public) -> Secret:
+        if isinstance(other, Secret):
+            return product("matmul", self, other)
+        shape = (self.shape[0], other.shape[1])
+        scale, bound = self.scale + other.scale, self.bound * other.bound * self.shape[1]
+        return self.linear("matmul_public", (other,), (), shape, scale, bound)
+
+    def sum(self, axis: int | None = None, *, keepdims: bool = False) -> Secret:
+        """Sum over one axis, or over all elements."""
+        example = np.empty(self.shape, dtype=np.bool_).sum(axis=axis, keepdims=keepdims)
+        count = max(1, int(np.prod(self.shape)) // max(1, example.size))
+        params = (axis, keepdims)
+        return self.linear("sum", (), params, example.shape, self.scale, self.bound * count)
+
+    # -- moves -----------------------------------------------------------------------------------
+
+    @property
+    def T(self) -> Secret:  # noqa: N802 (numpy's name)
+        """The transpose."""
+        return self.linear("transpose", (), (), self.shape[::-1], self.scale, self.bound)
+
+    def reshape(self, *shape: int) -> Secret:
+        """The same elements in another shape."""
+        example = np.empty(self.shape, dtype=np.bool_).reshape(shape).shape
+        return self.linear("reshape", (), (example,), example, self.scale, self.bound)
+
+    def broadcast(self, *shape: int) -> Secret:
+        """The same elements repeated to `shape`, by numpy's rules."""
+        return self.linear("broadcast", (), (shape,), shape, self.scale, self.bound)
+
+    def __getitem__(self, index: object) -> Secret:
+        """Basic numpy indexing: integers and slices, known while tracing."""
+        example = np.empty(self.shape, dtype=np.bool_)[index]  # type: ignore[index]
+        key = index if isinstance(index, tuple) else (index,)
+        params = tuple(
+            ("slice", k.start, k.stop, k.step) if isinstance(k, slice) else k for k in key
+        )
+        return self.linear("index", (), params, np.shape(example), self.scale, self.bound)
+
+    # -- division by powers of two ---------------------------------------------------------------
+
+    def at(self, scale: int) -> Secret:
+        """The same value at another scale, rounded to nearest within one ulp (protocol 4)."""
+        if scale >= self.scale:
+            return self._shifted(scale - self.scale)
+        shift = self.scale - scale
+        width, low = truncation_window(self.bound * 2.0**self.scale, shift, self.graph.parties)
+        node = self.graph.add(
+            "truncate",
+            (self.masked(low, width + 1),),
+            Kind.SHARE,
+            self.shape,
+            (shift, width),
+        )
+        return Secret(self.graph, self.shape, scale, self.bound + 2.0 ** (1 - scale), share=node)
+
+
+def guard_bits(parties: int) -> int:
+    """Bits opened below the cut so that the carries of n parties move a result by one ulp."""
+    return max(2, ceil(log2(parties)))
+
+
+def truncation_window(magnitude: float, shift: int, parties: int) -> tuple[int, int]:
+    """Width B and lowest opened bit for dividing |z| <= magnitude by 2^shift exactly.
+
+    B is the least with magnitude + 2^(shift-1) < 2^(B-1) - n 2^(shift-g) (Escudero et al., ePrint
+    2020/338, section 5.1, with the opening narrowed; docs/protocol.md, protocol 4).
+    """
+    low = max(0, shift - guard_bits(parties))
+    need = int(ceil(magnitude)) + (1 << (shift - 1)) + parties * (1 << low)
+    width = max(shift + 1, need.bit_length() + 1)
+    if width > RING_BITS + 1:
+        raise RangeError(
+            f"a value of {width} bits is too wide to be divided by 2^{shift}.",
+            hint="Use tighter ranges or weight bounds, smaller batches, or a smaller scale.",
+        )
+    return width, low
+
+
+def product(kind: str, x: Secret, y: Secret) -> Secret:
+    """The bilinear product `kind` (mul, matmul, column_dot) of two secrets (protocol 3)."""
+    table = BILINEAR[kind]
+    shape, terms = table.shape(x.shape, y.shape), table.terms(x.shape, y.shape)
+    scale, bound = x.scale + y.scale, x.bound * y.bound * terms
+    _fits(scale, bound, f"A product in block {x.graph.name!r}")
+    args = (x.masked(), y.masked())
+    node = x.graph.add("product", args, Kind.SHARE, shape, (kind,))
+    return Secret(x.graph, shape, scale, bound, share=node)
+
+
+def concatenate(parts: Sequence[Secret], axis: int) -> Secret:
+    """Join secrets along an axis; all are brought to the largest scale."""
+    scale = max(part.scale for part in parts)
+    first, *rest = (part._shifted(scale - part.scale) for part in parts)
+    shapes = [np.empty(part.shape, dtype=np.bool_) for part in (first, *rest)]
+    shape = np.concatenate(shapes, axis=axis).shape
+    bound = max(part.bound for part in parts)
+    return first.linear("concat", tuple(rest), (axis,), shape, scale, bound)

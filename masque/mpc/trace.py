@@ -1,0 +1,44 @@
+"""Tracing: writing a block on `Secret` values, from shapes alone."""
+
+from __future__ import annotations
+
+from masque.mpc.graph import Block, Graph, Kind
+from masque.mpc.secret import Public, Secret
+from masque.mpc.types import Shape
+
+
+class Trace:
+    """A block being written. Its inputs are secrets; `freeze` schedules it."""
+
+    def __init__(self, name: str, parties: int) -> None:
+        assert parties >= 2
+        self.graph = Graph(name, parties)
+
+    def input(
+        self, name: str, shape: Shape, scale: int, bound: float, *, masked: bool = False
+    ) -> Secret:
+        """(Rows of) a register or data set; `masked` if the register is."""
+        kind = Kind.MASKED if masked else Kind.SHARE
+        node = self.graph.add("input", (), kind, shape, (name,))
+        self.graph.inputs[name] = node
+        if masked:
+            return Secret(self.graph, shape, scale, bound, masked=node)
+        return Secret(self.graph, shape, scale, bound, share=node)
+
+    def argument(self, name: str, shape: Shape, scale: int, bound: float) -> Public:
+        """A public array of each call, at most `bound` in magnitude, encoded at `scale`."""
+        node = self.graph.add("argument", (), Kind.PUBLIC, shape, (name,))
+        return Public(self.graph, node, scale, bound)
+
+    def output(self, name: str, value: Secret, scale: int, *, masked: bool = False) -> None:
+        """Hand a value to a register, at `scale` fraction bits."""
+        value = value.at(scale)
+        self.graph.outputs[name] = value.masked() if masked else value.share()
+
+    def reveal(self, name: str, value: Secret, *, stop: bool = False) -> None:
+        """A declared opening, to all parties; `stop` if a one means an early stop."""
+        self.graph.add("reveal", (value.share(),), Kind.SHARE, value.shape, (name, stop))
+
+    def freeze(self) -> Block:
+        """The finished block."""
+        return self.graph.freeze()
