@@ -238,4 +238,6 @@ def _shown(block: Block, name: str, row: int) -> object:
 
 def _missing(reader: Reader, block: Block, name: str, empty: NDArray[np.bool_]) -> DataError:
     row = int(np.argmax(empty))
-    return reader.fault_at(block.first_row + row, name, "the cell is empty.", _MISSING_CURE)
+    label = reader.schema.label is not None and reader.schema.label.column == name
+    cure = "Every row needs its label: fill it in or leave the row out." if label else _MISSING_CURE
+    return reader.fault_at(block.first_row + row, name, "the cell is empty.", cure)

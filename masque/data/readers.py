@@ -152,13 +152,6 @@ class CsvReader(Reader):
                 'Save it as "CSV UTF-8" (iconv -f LATIN1 -t UTF-8 converts old exports).',
                 line=locate.undecodable(self.path),
             )
-        if "straddling" in said:
-            return fault(
-                self.path,
-                "a row is too long: a quotation mark is opened and never closed.",
-                'Close it, or write "" for a quotation mark inside a cell.',
-                line=locate.endless(self.path, self.delimiter),
-            )
         place = locate.ragged(self.path, self.delimiter, len(self.header))
         if place is not None:
             more = "more" if len(place.cells) > len(self.header) else "fewer"
@@ -170,9 +163,17 @@ class CsvReader(Reader):
                 row=place.row,
                 line=place.line,
             )
+        endless = locate.endless(self.path, self.delimiter)
+        if endless is not None or "straddling" in said:
+            return fault(
+                self.path,
+                "a cell is too long: a quotation mark is opened and never closed.",
+                'Close it, or write "" for a quotation mark inside a cell.',
+                line=endless,
+            )
         if "Empty CSV" in said:
             return fault(self.path, "has a header but no rows.", "Export the data again.")
-        return fault(self.path, "cannot be read as CSV.", f"The reader says: {said[:200]}")
+        return fault(self.path, "cannot be read as CSV.", f"The reader says: {quote(said)}.")
 
 
 class ParquetReader(Reader):

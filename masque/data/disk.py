@@ -1,0 +1,84 @@
+"""Files that hold shares: private, durable, and read without surprises."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masque.errors import Conflict, MasqueError, Refused
+
+Words = NDArray[np.uint64]
+
+
+def make_directory(path: Path) -> None:
+    """`path` exists and is for its owner alone."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)
+
+
+def lock(path: Path) -> IO[bytes]:
+    """The open, locked file `path`; close it to let go. Errors: Conflict if another has it."""
+    file = create(path, fresh=False)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise Conflict(
+            f"the store {path.parent} is in use by another process.",
+            hint="Stop that one, or give this party a directory of its own.",
+        ) from None
+    return file
+
+
+def create(path: Path, *, fresh: bool = True) -> IO[bytes]:
+    """A file to write, mode 0600; if `fresh` it must not exist yet."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if fresh else 0)
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
+
+
+def flush(file: IO[bytes]) -> None:
+    """What was written to `file` survives a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync(directory: Path) -> None:
+    """Names created, renamed or removed in `directory` survive a power cut."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_words(path: Path, dataset: str, first: int, count: int) -> Words:
+    """Words first .. first + count of the file: a fresh uint64 array. Errors: MasqueError."""
+    try:
+        words = np.fromfile(path, dtype="<u8", count=count, offset=8 * first)
+    except OSError:
+        raise damaged(dataset) from None
+    if len(words) != count:
+        raise damaged(dataset)
+    return words.astype(np.uint64, copy=False)
+
+
+def damaged(dataset: str) -> MasqueError:
+    """The error for a data set whose files are not what was committed."""
+    return MasqueError(
+        f"the stored data set {dataset!r} is damaged or cut short.",
+        hint="Delete it, and share the data again.",
+        dataset=dataset,
+    )
+
+
+def full(size: int, reason: str | None = None) -> Refused:
+    """The error for shares that the disk does not take."""
+    return Refused(
+        f"this party cannot store {size} bytes of shares: {reason or 'its disk is full'}.",
+        hint="Nothing was kept. Free space at the party, then share the data again.",
+    )

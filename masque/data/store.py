@@ -1,0 +1,279 @@
+"""A computing party's own shares on disk: whole data sets or nothing, through any crash.
+
+    <directory>/lock                    held by the one process that uses the store
+    <directory>/datasets/<name>.json    what is visible: public description, owner, which folder
+    <directory>/shares/<random>/        rows.u64 (the share matrix), identifiers.u64 (4 words)
+
+An upload is written to a folder of its own that nothing names yet. `commit` makes it durable and
+then renames one small file into `datasets/`: before that the data set does not exist, after it
+does, and a replaced one changes over in the same step. Opening the store removes the folders that
+nothing names. Files are 0600 and directories 0700; contents are shares and never logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from masque.data import identifiers
+from masque.data.disk import create, damaged, flush, full, lock, make_directory, read_words, sync
+from masque.data.table import TableInfo
+from masque.data.upload import IDENTIFIERS, ROWS, Entry, Writer
+from masque.errors import Conflict, InputError, NotFound, Refused
+
+Words = NDArray[np.uint64]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+UPLOAD = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SPARE_BYTES = 64 * 2**20
+
+
+def check_name(name: str) -> str:
+    """`name`, if a data set may be called so (no paths, no surprises); InputError otherwise."""
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"{name[:80]!r} cannot be the name of a data set.",
+            hint="Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit.",
+            name=name[:80],
+        )
+    return name
+
+
+class Store:
+    """The data sets of one party. One process at a time; safe for several threads."""
+
+    def __init__(self, directory: str | Path, *, capacity: int | None = None) -> None:
+        """Opens or creates `directory`, removing what a crash left behind.
+
+        `capacity`: bytes of shares that may be held at most. Errors: Conflict if another process
+        has the store open.
+        """
+        self._root = Path(directory)
+        self._names = self._root / "datasets"
+        self._shares = self._root / "shares"
+        self._capacity = capacity
+        self._guard = threading.RLock()
+        self._entries: dict[str, Entry] = {}
+        self._writers: set[Writer] = set()
+        self._damaged: set[str] = set()
+        for path in (self._root, self._names, self._shares):
+            make_directory(path)
+        self._lock = lock(self._root / "lock")
+        self._recover()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives up unfinished uploads and lets another process open the store."""
+        for writer in list(self._writers):
+            writer.abort()
+        self._lock.close()
+
+    def list(self) -> list[Entry]:
+        """All data sets, by name."""
+        with self._guard:
+            return [self._entries[name] for name in sorted(self._entries)]
+
+    def entry(self, name: str) -> Entry:
+        """The data set `name`. Errors: NotFound; MasqueError if it is damaged."""
+        check_name(name)
+        with self._guard:
+            entry = self._entries.get(name)
+        if name in self._damaged:
+            raise damaged(name)
+        if entry is None:
+            raise NotFound(
+                f"there is no data set {name!r} here.",
+                hint="`masque datasets` lists those that exist.",
+                dataset=name,
+            )
+        return entry
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """Names of data sets that cannot be used; the operator deletes them."""
+        with self._guard:
+            return tuple(sorted(self._damaged))
+
+    def info(self, name: str) -> TableInfo:
+        """The public description of `name`. Errors: NotFound."""
+        return self.entry(name).info
+
+    @property
+    def size(self) -> int:
+        """Bytes of shares held and being uploaded."""
+        with self._guard:
+            return self._size()
+
+    def _size(self) -> int:
+        held = sum(entry.size for entry in self._entries.values())
+        return held + sum(writer.info.share_bytes for writer in self._writers)
+
+    def rows(self, name: str, rows: slice = slice(None)) -> Words:
+        """This party's share of these rows: a fresh uint64 array [rows, columns].
+
+        Reads just the rows asked for, so memory stays bounded. (No memory map is handed out: a
+        file cut short under one would kill the process instead of raising an error.)
+        Errors: NotFound; MasqueError if the file is damaged.
+        """
+        entry = self.entry(name)
+        start, stop, step = rows.indices(entry.info.rows)
+        assert step == 1, "only contiguous rows can be read"
+        count = max(0, stop - start)
+        width = entry.info.columns
+        words = read_words(self._shares / entry.folder / ROWS, name, start * width, count * width)
+        return words.reshape(count, width)
+
+    def identifiers(self, name: str) -> Words:
+        """This party's share of the identifier digest, uint64 [4]. Errors: NotFound."""
+        entry = self.entry(name)
+        if not entry.info.has_identifiers:
+            raise NotFound(
+                f"the data set {name!r} has no identifiers.",
+                hint="Share it with an identifier column, at every owner.",
+                dataset=name,
+            )
+        return read_words(self._shares / entry.folder / IDENTIFIERS, name, 0, identifiers.WORDS)
+
+    def begin(
+        self, name: str, info: TableInfo, upload_id: str, *, owner: str = "", replace: bool = False
+    ) -> Writer:
+        """A writer for the data set `name`; nothing is visible before its `commit`.
+
+        Errors: InputError for a bad name, Conflict if it exists (or belongs to another owner),
+        Refused if there is no room.
+        """
+        check_name(name)
+        if not UPLOAD.fullmatch(upload_id):
+            raise InputError("the upload id must be 1 to 64 letters, digits, '_' or '-'.")
+        with self._guard:
+            self._check_free(name, owner, replace)
+            self._check_room(info)
+            folder = self._shares / secrets.token_hex(16)
+            writer = Writer(
+                name, info, upload_id, owner, replace, folder, self._publish, self._forget
+            )
+            self._writers.add(writer)
+        return writer
+
+    def delete(self, name: str, *, owner: str | None = None) -> None:
+        """Removes `name` and its shares. Errors: NotFound; Refused if `owner` is not its owner.
+
+        A damaged data set has no known owner, so only `owner=None` (the operator) removes it.
+        """
+        check_name(name)
+        with self._guard:
+            entry = None if name in self._damaged and owner is None else self.entry(name)
+            if entry is not None and owner is not None and owner != entry.owner:
+                raise _foreign(name, "Only its owner may delete it.")
+            (self._names / f"{name}.json").unlink(missing_ok=True)
+            sync(self._names)
+            self._entries.pop(name, None)
+            self._damaged.discard(name)
+        if entry is not None:
+            shutil.rmtree(self._shares / entry.folder, ignore_errors=True)
+
+    def _check_free(self, name: str, owner: str, replace: bool) -> None:
+        entry = self._entries.get(name)
+        if entry is None and name not in self._damaged:
+            return
+        if not replace:
+            raise Conflict(
+                f"a data set {name!r} exists already.",
+                hint="Choose another name, or use --replace.",
+                dataset=name,
+            )
+        if entry is None or entry.owner != owner:
+            raise _foreign(name, "Choose another name.")
+
+    def _check_room(self, info: TableInfo) -> None:
+        free = shutil.disk_usage(self._root).free - _SPARE_BYTES
+        pending = sum(writer.missing for writer in self._writers)
+        if info.share_bytes > free - pending:
+            raise full(info.share_bytes)
+        if self._capacity is not None and self._size() + info.share_bytes > self._capacity:
+            raise Refused(
+                f"the store may hold {self._capacity} bytes; this upload does not fit any more.",
+                hint="Delete data sets that are no longer needed.",
+            )
+
+    def _publish(self, writer: Writer) -> Entry:
+        entry = Entry(
+            name=writer.name,
+            owner=writer.owner,
+            upload_id=writer.upload_id,
+            info=writer.info,
+            created=time.time(),
+            folder=writer.folder.name,
+        )
+        with self._guard:
+            self._check_free(writer.name, writer.owner, writer.replace)
+            old = self._entries.get(writer.name)
+            described = writer.folder / "entry.json"
+            with create(described) as file:
+                file.write(entry.model_dump_json().encode())
+                flush(file)
+            os.replace(described, self._names / f"{writer.name}.json")
+            self._entries[writer.name] = entry
+            self._writers.discard(writer)
+            with contextlib.suppress(OSError):  # visible, but maybe not for ever: keep the old
+                sync(self._names)
+                if old is not None:
+                    shutil.rmtree(self._shares / old.folder, ignore_errors=True)
+        return entry
+
+    def _forget(self, writer: Writer) -> None:
+        with self._guard:
+            self._writers.discard(writer)
+
+    def _recover(self) -> None:
+        """Reads what is visible; removes share folders that nothing names.
+
+        If a description cannot be read, the folder it names is unknown: then none is removed.
+        """
+        unreadable = False
+        for path in sorted(self._names.glob("*.json")):
+            try:
+                entry = Entry.model_validate_json(path.read_bytes())
+            except (ValidationError, OSError):
+                self._damaged.add(path.stem)
+                unreadable = True
+                continue
+            self._entries[path.stem] = entry
+        named = {entry.folder for entry in self._entries.values()}
+        for path in self._shares.iterdir():
+            if path.name not in named and not unreadable:
+                shutil.rmtree(path, ignore_errors=True)
+        for name in [name for name, entry in self._entries.items() if not self._whole(name, entry)]:
+            del self._entries[name]
+            self._damaged.add(name)
+
+    def _whole(self, name: str, entry: Entry) -> bool:
+        folder = self._shares / entry.folder
+        wanted = {ROWS: entry.info.share_bytes}
+        if entry.info.has_identifiers:
+            wanted[IDENTIFIERS] = 8 * identifiers.WORDS
+        try:
+            return entry.name == name and all(
+                (folder / file).stat().st_size == size for file, size in wanted.items()
+            )
+        except OSError:
+            return False
+
+
+def _foreign(name: str, hint: str) -> Refused:
+    return Refused(f"the data set {name!r} belongs to somebody else.", hint=hint, dataset=name)

@@ -1,0 +1,179 @@
+"""One upload of shares on its way into a party's store; see `store`."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from masque.data import identifiers
+from masque.data.disk import create, flush, full, sync
+from masque.data.shares import MAX_CHUNK_BYTES, checksum
+from masque.data.table import TableInfo
+from masque.errors import MasqueError, ProtocolError
+
+ROWS = "rows.u64"
+IDENTIFIERS = "identifiers.u64"
+
+
+class Entry(BaseModel):
+    """One visible data set. `upload_id` is the same at all parties of one upload."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    owner: str
+    upload_id: str
+    info: TableInfo
+    created: float
+    folder: str = Field(pattern=r"^[0-9a-f]{32}$", repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of this party's shares."""
+        return self.info.share_bytes
+
+
+@dataclass(eq=False)
+class Writer:
+    """One upload in progress: `write` chunks in order, then `commit`; or `abort`.
+
+    A context manager that aborts what was not committed.
+    """
+
+    name: str
+    info: TableInfo
+    upload_id: str
+    owner: str
+    replace: bool
+    folder: Path = field(repr=False)
+    publish: Callable[[Writer], Entry] = field(repr=False)
+    forget: Callable[[Writer], None] = field(repr=False)
+    row: int = 0
+    _file: IO[bytes] | None = field(default=None, repr=False)
+    _identifiers: bool = field(default=False, repr=False)
+    _open: bool = field(default=True, repr=False)
+
+    def __post_init__(self) -> None:
+        with self._disk():
+            self.folder.mkdir(mode=0o700)
+            self._file = create(self.folder / ROWS)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are still to come."""
+        return (self.info.rows - self.row) * self.info.columns * 8
+
+    def write(self, first_row: int, rows: int, payload: bytes | memoryview, crc: int) -> None:
+        """Takes the next chunk: uint64 [rows, columns], C order, little-endian.
+
+        Errors: ProtocolError for a chunk out of order, of another size or with a wrong checksum,
+        after which the upload is over; Refused if the disk is full.
+        """
+        file = self._check_open()
+        try:
+            self._check_chunk(first_row, rows, payload, crc)
+            with self._disk():
+                file.write(payload)
+        except MasqueError:
+            self.abort()
+            raise
+        self.row += rows
+
+    def write_identifiers(self, payload: bytes | memoryview) -> None:
+        """Takes this party's share of the identifier digest (32 bytes)."""
+        self._check_open()
+        if not self.info.has_identifiers or len(payload) != 8 * identifiers.WORDS:
+            self.abort()
+            raise ProtocolError("an identifier digest was sent that the table does not have.")
+        with self._disk(), create(self.folder / IDENTIFIERS) as file:
+            file.write(payload)
+            flush(file)
+        self._identifiers = True
+
+    def commit(self) -> Entry:
+        """Makes the data set durable and visible, at once or not at all.
+
+        Errors: ProtocolError if rows or identifiers are missing, Conflict if the name was taken
+        in the meantime, Refused if the disk is full.
+        """
+        file = self._check_open()
+        try:
+            if self.row != self.info.rows or self._identifiers != self.info.has_identifiers:
+                raise ProtocolError(
+                    f"the upload of {self.name!r} ended after {self.row} of {self.info.rows} rows"
+                    f"{'' if self._identifiers or not self.info.has_identifiers else ', no digest'}"
+                    ".",
+                    hint="Nothing of it was kept; share the data again.",
+                    dataset=self.name,
+                )
+            with self._disk():
+                flush(file)
+                file.close()
+                sync(self.folder)
+                sync(self.folder.parent)
+                entry = self.publish(self)
+        except BaseException:
+            self.abort()
+            raise
+        self._open = False
+        return entry
+
+    def abort(self) -> None:
+        """Gives the upload up and removes what it wrote. Does nothing after `commit`."""
+        if not self._open:
+            return
+        self._open = False
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a full disk cannot flush its last bytes
+                self._file.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.forget(self)
+
+    def _check_open(self) -> IO[bytes]:
+        if not self._open or self._file is None:
+            raise ProtocolError(
+                f"the upload of {self.name!r} is over.", hint="Begin another.", dataset=self.name
+            )
+        return self._file
+
+    def _check_chunk(
+        self, first_row: int, rows: int, payload: bytes | memoryview, crc: int
+    ) -> None:
+        size = memoryview(payload).nbytes
+        problem = ""
+        if first_row != self.row:
+            problem = f"a chunk begins at row {first_row} where row {self.row} is due"
+        elif rows < 1 or self.row + rows > self.info.rows:
+            problem = f"a chunk of {rows} rows at row {self.row} of {self.info.rows}"
+        elif size != rows * self.info.columns * 8:
+            problem = f"a chunk of {rows} rows has {size} bytes, not {rows * self.info.columns * 8}"
+        elif size > max(MAX_CHUNK_BYTES, self.info.columns * 8):
+            problem = f"a chunk of {size} bytes is larger than {MAX_CHUNK_BYTES}"
+        elif checksum(payload) != crc:
+            problem = f"the chunk at row {first_row} does not match its checksum"
+        if problem:
+            raise ProtocolError(
+                f"upload of {self.name!r}: {problem}.",
+                hint="Nothing of it was kept; share the data again.",
+                dataset=self.name,
+            )
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.abort()
+            raise full(self.info.share_bytes, error.strerror) from None
