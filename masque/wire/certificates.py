@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -21,6 +21,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from masque.errors import IdentityError
 from masque.wire.identity import SCHEME, Identity, Role, parse_identity
 from masque.wire.keyfiles import read_file, read_private_file
+
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What reading a damaged certificate can raise."""
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
@@ -118,7 +127,7 @@ def verify(
 def _verify_issuer(certificate: x509.Certificate, authority: x509.Certificate, whose: str) -> None:
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*UNREADABLE, TypeError, InvalidSignature):
         raise IdentityError(
             f"{whose} was not issued by this authority "
             f"({authority.subject.rfc4514_string()}, {fingerprint(authority)[:16]}).",
@@ -222,6 +231,20 @@ def _hosts(certificate: x509.Certificate) -> tuple[str, ...]:
     addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
     hosts = (*names.get_values_for_type(x509.DNSName), *addresses)
     return tuple(host for host in hosts if not host.endswith(f".{SCHEME}"))
+
+
+def read_der(content: bytes) -> x509.Certificate:
+    """A certificate from untrusted DER bytes, every part of it readable; `IdentityError` if not."""
+    try:
+        certificate = x509.load_der_x509_certificate(content)
+        _ = certificate.extensions, certificate.subject, certificate.issuer
+        certificate.public_key()
+    except UNREADABLE:
+        raise IdentityError(
+            "What was sent as a certificate cannot be read.",
+            hint="Ask the sender for it again.",
+        ) from None
+    return certificate
 
 
 def _uris(certificate: x509.Certificate) -> list[str]:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from masque.errors import IdentityError
-from masque.wire.certificates import verify
+from masque.wire.certificates import read_der, verify
 from masque.wire.identity import Identity
 from masque.wire.keyfiles import PRIVATE, PUBLIC, read_file, read_private_file, write_files
 from masque.wire.tls import Credentials
@@ -125,13 +125,13 @@ def parse_recipient(
         raw, certificate_bytes, signature = (
             base64.b64decode(part, validate=True) for part in parts[2:]
         )
-        certificate = x509.load_der_x509_certificate(certificate_bytes)
         key = X25519PublicKey.from_public_bytes(raw)
     except (ValueError, binascii.Error):
         raise IdentityError(
             f"The public key of the recipient {parts[1]!r} is damaged.",
             hint="Copy the .recipient.pub file again.",
         ) from None
+    certificate = read_der(certificate_bytes)
     identity = verify(certificate, authority, at=at)
     verify_signature(certificate, signature, _statement(identity, raw), f"The key of {identity}")
     if identity.uri != parts[1]:

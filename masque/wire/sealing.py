@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 
 from masque.errors import IdentityError, ProtocolError
 from masque.wire import hpke
-from masque.wire.certificates import verify
+from masque.wire.certificates import read_der, verify
 from masque.wire.identity import Identity
 from masque.wire.recipients import (
     Recipient,
@@ -118,18 +118,14 @@ def _parse(sealed: bytes, sender: Identity) -> _Parts:
         end = start + int.from_bytes(sealed[ends[-1] : start], "big")
         fields.append(sealed[start:end])
         ends.append(end)
-    try:
-        if len(fields) != _FIELDS or ends[-1] != len(sealed):
-            raise ValueError
-        certificate = x509.load_der_x509_certificate(fields[2])
-    except ValueError:
+    if len(fields) != _FIELDS or ends[-1] != len(sealed):
         raise ProtocolError(
             f"What came as the sealed share of {sender} is cut off or damaged.",
             hint="Fetch it again; if it stays, ask the sender.",
             sender=sender.uri,
-        ) from None
+        )
     signed = sealed[: ends[-2]]
-    return _Parts(fields[0], fields[1], certificate, fields[3], fields[4], signed)
+    return _Parts(fields[0], fields[1], read_der(fields[2]), fields[3], fields[4], signed)
 
 
 def _framed(part: bytes) -> bytes:

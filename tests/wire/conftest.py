@@ -135,7 +135,7 @@ class Running:
 def unary(
     channel: grpc.Channel, method: str, request: bytes = b"hello", timeout: float = 5.0
 ) -> bytes:
-    reply: bytes = channel.unary_unary(method)(request, timeout=timeout)
+    reply: bytes = channel.unary_unary(method, bytes, bytes)(request, timeout=timeout)
     return reply
 
 

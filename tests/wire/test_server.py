@@ -3,7 +3,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -188,10 +187,11 @@ def test_errors_arrive_as_they_left(running: Running, project: Project) -> None:
     assert (error.message, error.hint) == ("The policy says no.", "Ask its owner.")
     assert error.where == {"field": "epochs", "service": "party 'a'"}
     with running.channel(party) as channel:
-        call = channel.stream_stream(STREAM)(iter([b"1", b"refuse", b"2"]), timeout=5)
-        received = []
+        call = channel.stream_stream(STREAM, bytes, bytes)(iter([b"1", b"refuse", b"2"]), timeout=5)
+        received: list[bytes] = []
         with pytest.raises(Refused, match="policy says no"):
             received.extend(translated(call, running.server.identity))
+        assert received == [b"1"]
         still_serves(running)
 
 
@@ -230,9 +230,8 @@ def test_a_port_in_use(running: Running, project: Project) -> None:
     with pytest.raises(Conflict, match=rf"Port {running.server.port} .* in use") as caught:
         Server(project.credentials("party", "b"), running.server.address, {}, [])
     assert "choose another port" in caught.value.hint
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        with pytest.raises(Conflict):
-            Server(project.credentials("party", "b"), f"127.0.0.1:{other.getsockname()[1]}", {}, [])
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(Conflict):
+        Server(project.credentials("party", "b"), f"127.0.0.1:{other.getsockname()[1]}", {}, [])
     with pytest.raises(InputError, match=r"Cannot listen at 192\.0\.2\.1"):
         Server(project.credentials("party", "b"), "192.0.2.1:7000", {}, [])
 
@@ -246,7 +245,7 @@ def test_addresses(address: str) -> None:
 
 def test_a_stop_lets_running_calls_finish(running: Running, project: Project) -> None:
     with running.channel(project.credentials("party", "b")) as channel:
-        future = channel.unary_unary(SLEEP).future(b"0.4", timeout=5)
+        future = channel.unary_unary(SLEEP, bytes, bytes).future(b"0.4", timeout=5)
         assert running.call(ECHO) == b"hello"
         running.server.stop(grace=3)
         assert future.result() == b"0.4"
