@@ -1,105 +1,113 @@
-"""Machine kernels of the ring: one register tile, written in LLVM's language, and its driver.
+"""The inner loops of ring products, written in LLVM's language for whole vector registers.
 
-A product of 64-bit words modulo 2^64 needs no 128-bit product. With x = xh 2^32 + xl,
+A product of 64-bit words modulo 2^64 needs no 128-bit product. With x = 2^32 xh + xl,
 
     x y = xl yl + 2^32 (xh yl + xl yh)   (mod 2^64)
 
 and vectors of 32-bit lanes compute both cross products in one instruction, if one factor has
-its halves swapped; their sums are needed modulo 2^32 only, so they gather in lanes of their own
-until the tile is done. That is two multiplications and two additions for four products with
-AVX2 (`SPLIT`). Machines with AVX-512DQ have the 64-bit product itself.
+its halves swapped. Their sums are needed modulo 2^32 only, so they gather in lanes of their own
+until the end: two multiplications and two additions for every four products (`SPLIT`).
+Machines with AVX-512DQ multiply 64-bit words outright.
 
-The driver is the usual one: pack blocks of both factors so that the tile reads memory in order,
-keep a panel of b in the first cache and a block of a in the second.
-
-Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
-
-Functions from here that are cached on disk do not notice changes of those they inline, so what is
-inlined lives in this file.
+These are numba intrinsics, for `masque.mpc.ring` to inline. What numba has cached on disk does not
+notice changes in this file: run `python -m masque.mpc.warm --fresh` after one.
 """
 
 from __future__ import annotations
 
-import llvmlite.binding
-import numba
-import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llvmlite.binding  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic
 
 _FEATURES = llvmlite.binding.get_host_cpu_features()
-SPLIT = not _FEATURES.get("avx512dq", False)
-"""Whether products are made of halves (true without AVX-512)."""
+_AVX2: bool = _FEATURES.get("avx2", False)
 
-LANES = 4 if SPLIT else 8
+SPLIT: bool = not _FEATURES.get("avx512dq", False)
+"""Whether products are made of halves: without AVX-512."""
+
+LANES = (4 if _AVX2 else 2) if SPLIT else 8
 """64-bit words in a vector register."""
 
-ROWS = 3 if SPLIT else 8
-"""Rows of the large tile: as many as the registers hold beside two vectors of b."""
+ROWS = 2 if SPLIT else 8
+"""Rows of the large tile: its sums, two vectors of b and one of a must fit the registers."""
 
-_WORDS = 2 if SPLIT else 1  # of a packed element of a: itself, and with its halves swapped
-_UNROLL = 4
-_DEPTH = 256  # columns of a, rows of b in a block
-_HEIGHT = 48  # rows of a in a block
-_WIDTH = 1024  # columns of b in a block
+WORDS = 2 if SPLIT else 1
+"""Words of an element of a when packed: itself and, if SPLIT, with its halves swapped."""
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+UNROLL = 4
+"""Values of k that a step of a tile takes."""
+
+_I32, _I64, _BYTE = ir.IntType(32), ir.IntType(64), ir.IntType(8)
 _HALVES = ir.VectorType(_I32, 2 * LANES)
 _VECTOR = ir.VectorType(_I64, LANES)
+_SUMS = [_VECTOR, _HALVES] if SPLIT else [_VECTOR]  # of one vector of products
 
 
-def _address(context, builder, kind, array, offset):  # type: ignore[no-untyped-def]
+def _address(context: Any, builder: Any, kind: Any, array: Any, offset: Any) -> Any:
     """A pointer to the byte at `offset` from the start of an array's data."""
     data = cgutils.create_struct_proxy(kind)(context, builder, value=array).data
-    start = builder.bitcast(data, ir.IntType(8).as_pointer())
-    return builder.gep(start, [offset])
+    return builder.gep(builder.bitcast(data, _BYTE.as_pointer()), [offset])
 
 
-def _word_at(builder, address, offset, kind):  # type: ignore[no-untyped-def]
-    """Load a `kind` at a byte `offset` (a Python number) from `address`, unaligned."""
-    place = builder.gep(address, [_I64(offset)])
-    return builder.load(builder.bitcast(place, kind.as_pointer()), align=8)
+def _place(builder: Any, address: Any, offset: int, kind: Any) -> Any:
+    return builder.bitcast(builder.gep(address, [_I64(offset)]), kind.as_pointer())
 
 
-def _splat(builder, word):  # type: ignore[no-untyped-def]
-    single = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), word, ir.IntType(32)(0))
-    zeros = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)
-    return builder.shuffle_vector(single, ir.Constant(_VECTOR, ir.Undefined), zeros)
+def _get(builder: Any, address: Any, offset: int, kind: Any = _VECTOR) -> Any:
+    return builder.load(_place(builder, address, offset, kind), align=8)
 
 
-def _opaque(builder, value):  # type: ignore[no-untyped-def]
-    """The same value, of which the optimiser knows nothing: costs no instruction."""
-    kind = ir.FunctionType(value.type, [value.type])
-    return builder.asm(kind, "", "=x,0", [value], False)
+def _put(builder: Any, value: Any, address: Any, offset: int) -> None:
+    builder.store(value, _place(builder, address, offset, value.type), align=8)
 
 
-def _step(builder, rows, vectors, sums, a, b):  # type: ignore[no-untyped-def]
-    """One column of the tile: add a[row] * b[vector] to every sum; the new sums."""
-    low = ir.Constant(_VECTOR, [0xFFFFFFFF] * LANES)
-    right = [_word_at(builder, b, 8 * LANES * v, _VECTOR) for v in range(vectors)]
-    done = []
-    for row in range(rows):
-        left = _opaque(builder, _splat(builder, _word_at(builder, a, 8 * _WORDS * row, _I64)))
-        if not SPLIT:
-            products = [builder.mul(left, vector) for vector in right]
-            done += [builder.add(sums[len(done) + v], p) for v, p in enumerate(products)]
-            continue
-        swapped = _splat(builder, _word_at(builder, a, 8 * _WORDS * row + 8, _I64))
-        swapped = builder.bitcast(swapped, _HALVES)
-        for vector in right:
-            product = builder.mul(builder.and_(left, low), builder.and_(vector, low))
-            done.append(builder.add(sums[len(done)], product))
-            cross = builder.mul(swapped, builder.bitcast(vector, _HALVES))
-            done.append(builder.add(sums[len(done)], cross))
-    return done
+def _shuffle(builder: Any, first: Any, second: Any, lanes: Sequence[int]) -> Any:
+    chosen = ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes))
+    return builder.shuffle_vector(first, second, chosen)
 
 
-def _tile_totals(builder, sums):  # type: ignore[no-untyped-def]
-    """The vectors of the tile from its sums."""
+def _splat(builder: Any, word: Any) -> Any:
+    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    single = builder.insert_element(nothing, word, _I32(0))
+    return _shuffle(builder, single, nothing, [0] * LANES)
+
+
+def _swap(builder: Any, vector: Any) -> Any:
+    """The words of `vector` with their halves swapped, as halves."""
+    halves = builder.bitcast(vector, _HALVES)
+    return _shuffle(builder, halves, halves, [lane ^ 1 for lane in range(2 * LANES)])
+
+
+def _opaque(builder: Any, value: Any) -> Any:
+    """The same value, of which the optimiser knows nothing more; takes no instruction.
+
+    Keeps it from regrouping sums and from narrowing loads, which cost it registers.
+    """
+    if not _AVX2:
+        return value
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=x,0", [value], False)
+
+
+def _multiply_add(builder: Any, sums: Sequence[Any], x: Any, swapped: Any, y: Any) -> list[Any]:
+    """The sums of one vector, with the products of the words of x and y added."""
     if not SPLIT:
-        return sums
+        return [builder.add(sums[0], builder.mul(x, y))]
+    low = ir.Constant(_VECTOR, [0xFFFFFFFF] * LANES)
+    product = builder.mul(builder.and_(x, low), builder.and_(y, low))
+    cross = builder.mul(swapped, builder.bitcast(y, _HALVES))
+    return [builder.add(sums[0], product), builder.add(sums[1], cross)]
+
+
+def _totals(builder: Any, sums: Sequence[Any]) -> list[Any]:
+    """One vector for each group of sums."""
+    if not SPLIT:
+        return list(sums)
     shift = ir.Constant(_VECTOR, [32] * LANES)
     totals = []
     for product, cross in zip(sums[::2], sums[1::2], strict=True):
@@ -109,61 +117,83 @@ def _tile_totals(builder, sums):  # type: ignore[no-untyped-def]
     return totals
 
 
-def _emit_tile(builder, rows, vectors, steps, a, b, b_step):  # type: ignore[no-untyped-def]
-    """The loop over `steps` groups of `_UNROLL` columns; the tile's vectors, row by row."""
-    kinds = [_VECTOR, _HALVES] * (rows * vectors) if SPLIT else [_VECTOR] * (rows * vectors)
-    before = builder.block
-    loop = builder.append_basic_block("tile")
-    after = builder.append_basic_block("tile.done")
+def _loop(
+    builder: Any, count: Any, starts: Sequence[Any], body: Callable[..., list[Any]]
+) -> list[Any]:
+    """Run `body` (values -> new values) `count` >= 1 times from `starts`; the last values."""
+    before, loop = builder.block, builder.append_basic_block("loop")
+    after = builder.append_basic_block("done")
     builder.branch(loop)
     builder.position_at_end(loop)
-    count = builder.phi(_I64)
-    places = [builder.phi(a.type), builder.phi(b.type)]
-    sums = [builder.phi(kind) for kind in kinds]
-    now, left, right = list(sums), places[0], places[1]
-    for _ in range(_UNROLL):
-        now = [_opaque(builder, x) for x in _step(builder, rows, vectors, now, left, right)]
-        left = builder.gep(left, [_I64(8 * _WORDS * rows)])
-        right = builder.gep(right, [b_step])
-    rest = builder.sub(count, _I64(1))
-    for phi, start, value in zip(
-        [count, *places, *sums],
-        [steps, a, b, *(ir.Constant(kind, None) for kind in kinds)],
-        [rest, left, right, *now],
-        strict=True,
-    ):
+    phis = [builder.phi(start.type) for start in (count, *starts)]
+    values = body(*phis[1:])
+    rest = builder.sub(phis[0], _I64(1))
+    for phi, start, value in zip(phis, (count, *starts), (rest, *values), strict=True):
         phi.add_incoming(start, before)
         phi.add_incoming(value, builder.block)
     builder.cbranch(builder.icmp_unsigned("!=", rest, _I64(0)), loop, after)
     builder.position_at_end(after)
-    return _tile_totals(builder, now)
+    return values
+
+
+def _zeros(count: int) -> list[Any]:
+    return [ir.Constant(kind, None) for _ in range(count) for kind in _SUMS]
+
+
+def _literal(*sizes: Any) -> list[int]:
+    if not all(isinstance(size, types.IntegerLiteral) for size in sizes):
+        raise RequireLiteralValue("the size of a tile is part of its code")
+    return [size.literal_value for size in sizes]
+
+
+def _tile_step(
+    builder: Any, height: int, width: int, sums: list[Any], left: Any, right: Any
+) -> list[Any]:
+    """The sums of a tile with the products of one value of k added."""
+    vectors = [_get(builder, right, 8 * LANES * v) for v in range(width)]
+    new: list[Any] = []
+    for row in range(height):
+        x = _opaque(builder, _splat(builder, _get(builder, left, 8 * WORDS * row, _I64)))
+        swapped = None
+        if SPLIT:
+            word = _get(builder, left, 8 * WORDS * row + 8, _I64)
+            swapped = builder.bitcast(_splat(builder, word), _HALVES)
+        for y in vectors:
+            old = sums[len(new) : len(new) + len(_SUMS)]
+            new += _multiply_add(builder, old, x, swapped, y)
+    return [_opaque(builder, value) for value in new]
 
 
 @intrinsic
-def _tile(typing_context, rows, vectors, steps, a, a_at, b, b_at, b_step, c, c_at, c_step):  # type: ignore[no-untyped-def]
-    """c[row, :] += sum over k of a[k, row] * b[k, :], in registers.
+def tile(typing_context, rows, vectors, steps, a, a_at, b, b_at, b_step, c, c_at, c_step):  # type: ignore[no-untyped-def]
+    """c[i, :] += sum over k of a[k, i] b[k, :] for `rows` rows of `vectors` * LANES words.
 
-    rows, vectors: literals, the tile is rows x (vectors * LANES) words. steps: groups of
-    `_UNROLL` values of k, at least one. a: packed, at byte a_at. b: at byte b_at, b_step bytes
-    between values of k. c: at byte c_at, c_step bytes between rows.
+    rows, vectors: literals. steps >= 1: groups of UNROLL values of k. a: packed [k][row][WORDS]
+    from byte a_at on. b, c: from bytes b_at and c_at on, b_step bytes between values of k, c_step
+    bytes between rows.
     """
-    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
-        raise RequireLiteralValue("the size of a tile is literal")
-    height, width = rows.literal_value, vectors.literal_value
+    height, width = _literal(rows, vectors)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, _, steps, a_, a_at, b_, b_at, b_step, c_, c_at, c_step = arguments
+
+        def body(left: Any, right: Any, *values: Any) -> list[Any]:
+            sums = list(values)
+            for _ in range(UNROLL):
+                sums = _tile_step(builder, height, width, sums, left, right)
+                left = builder.gep(left, [_I64(8 * WORDS * height)])
+                right = builder.gep(right, [b_step])
+            return [left, right, *sums]
+
         left = _address(context, builder, a, a_, a_at)
         right = _address(context, builder, b, b_, b_at)
-        totals = _emit_tile(builder, height, width, steps, left, right, b_step)
+        sums = _loop(builder, steps, [left, right, *_zeros(height * width)], body)[2:]
         place = _address(context, builder, c, c_, c_at)
-        for row in range(height):
-            for v in range(width):
-                old = _word_at(builder, place, 8 * LANES * v, _VECTOR)
-                new = builder.add(old, totals[row * width + v])
-                there = builder.gep(place, [_I64(8 * LANES * v)])
-                builder.store(new, builder.bitcast(there, _VECTOR.as_pointer()), align=8)
-            place = builder.gep(place, [c_step])
+        for i, total in enumerate(_totals(builder, sums)):
+            offset = 8 * LANES * (i % width)
+            _put(builder, builder.add(_get(builder, place, offset), total), place, offset)
+            if i % width == width - 1:
+                place = builder.gep(place, [c_step])
         return context.get_dummy_value()
 
     i64 = types.int64
@@ -171,131 +201,83 @@ def _tile(typing_context, rows, vectors, steps, a, a_at, b, b_at, b_step, c, c_a
 
 
 @intrinsic
-def _word(typing_context, array, offset):  # type: ignore[no-untyped-def]
+def dots(typing_context, rows, steps, a, a_at, a_step, v, c, c_at):  # type: ignore[no-untyped-def]
+    """c[i] += the dot product of row i of a and v, over the first steps * LANES words.
+
+    rows: literal. steps >= 1. a, c: from bytes a_at and c_at on; a_step bytes between rows.
+    """
+    (height,) = _literal(rows)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, steps, a_, a_at, a_step, v_, c_, c_at = arguments
+
+        def body(left: Any, right: Any, *sums: Any) -> list[Any]:
+            x = _get(builder, right, 0)
+            swapped = _swap(builder, x) if SPLIT else None
+            place, new = left, []
+            for row in range(height):
+                old = sums[len(_SUMS) * row : len(_SUMS) * (row + 1)]
+                new += _multiply_add(builder, old, x, swapped, _get(builder, place, 0))
+                place = builder.gep(place, [a_step])
+            return [*(builder.gep(p, [_I64(8 * LANES)]) for p in (left, right)), *new]
+
+        left = _address(context, builder, a, a_, a_at)
+        right = _address(context, builder, v, v_, _I64(0))
+        sums = _loop(builder, steps, [left, right, *_zeros(height)], body)[2:]
+        place = _address(context, builder, c, c_, c_at)
+        for row, total in enumerate(_totals(builder, sums)):
+            word = _get(builder, place, 8 * row, _I64)
+            for lane in range(LANES):
+                word = builder.add(word, builder.extract_element(total, _I32(lane)))
+            _put(builder, word, place, 8 * row)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(rows, i64, a, i64, i64, v, c, i64), generate
+
+
+@intrinsic
+def word(typing_context, array, offset):  # type: ignore[no-untyped-def]
     """The word at a byte offset from the start of an array of any strides."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        address = _address(context, builder, array, *arguments)
-        return _word_at(builder, address, 0, _I64)
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _get(builder, _address(context, builder, array, *arguments), 0, _I64)
 
     return types.uint64(array, types.int64), generate
 
 
-@numba.njit
-def _pack_left(a, top, rows, start, depth, packed, at):  # type: ignore[no-untyped-def]
-    """Pack a[top : top+rows, start : start+depth] as [k][row][_WORDS], zeros up to _UNROLL."""
-    down, right = a.strides
-    for row in range(rows):
-        base = (top + row) * down + start * right
-        for k in range(depth):
-            value = _word(a, base + k * right)
-            place = at + (k * rows + row) * _WORDS
-            packed[place] = value
-            if SPLIT:
-                packed[place + 1] = (value << np.uint64(32)) | (value >> np.uint64(32))
-    for place in range(at + depth * rows * _WORDS, at + _padded(depth) * rows * _WORDS):
-        packed[place] = 0
+@intrinsic
+def copy_vector(typing_context, source, source_at, target, target_at):  # type: ignore[no-untyped-def]
+    """Copy LANES words between bytes of two arrays."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source_, source_at, target_, target_at = arguments
+        vector = _get(builder, _address(context, builder, source, source_, source_at), 0)
+        _put(builder, vector, _address(context, builder, target, target_, target_at), 0)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(source, i64, target, i64), generate
 
 
-@numba.njit
-def _pack_right(b, start, depth, left, columns, packed, at):  # type: ignore[no-untyped-def]
-    """Pack b[start : start+depth, left : left+columns] as [k][whole vectors], zeros beyond."""
-    down, right = b.strides
-    width = (columns + LANES - 1) // LANES * LANES
-    for k in range(depth):
-        base, place = (start + k) * down + left * right, at + k * width
-        if right == 8:
-            for j in range(columns):
-                packed[place + j] = _word(b, base + 8 * j)
-        else:
-            for j in range(columns):
-                packed[place + j] = _word(b, base + right * j)
-        for j in range(columns, width):
-            packed[place + j] = 0
-    for place in range(at + depth * width, at + _padded(depth) * width):
-        packed[place] = 0
+@intrinsic
+def pack_pair(typing_context, source, source_at, step, target, target_at):  # type: ignore[no-untyped-def]
+    """Pack LANES words of two rows, `step` bytes apart, as [k][row][WORDS]; for ROWS = 2 only."""
 
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source_, source_at, step, target_, target_at = arguments
+        place = _address(context, builder, source, source_, source_at)
+        there = _address(context, builder, target, target_, target_at)
+        pairs = []
+        for row in (place, builder.gep(place, [step])):
+            words = _get(builder, row, 0)
+            swapped = builder.bitcast(_swap(builder, words), _VECTOR)
+            order = [lane + half for lane in range(LANES) for half in (0, LANES)]
+            pairs.append(_shuffle(builder, words, swapped, order))
+        for k in range(LANES):
+            lanes = [2 * k, 2 * k + 1, 2 * LANES + 2 * k, 2 * LANES + 2 * k + 1]
+            _put(builder, _shuffle(builder, *pairs, lanes), there, 32 * k)
+        return context.get_dummy_value()
 
-@numba.njit
-def _padded(depth):  # type: ignore[no-untyped-def]
-    return (depth + _UNROLL - 1) // _UNROLL * _UNROLL
-
-
-@numba.njit
-def _pack_block_left(a, top, height, start, depth, packed):  # type: ignore[no-untyped-def]
-    """Pack whole panels of ROWS rows, then the rest row by row; panel of row i starts at
-    i * padded depth * _WORDS."""
-    row = 0
-    while row < height:
-        rows = ROWS if height - row >= ROWS else 1
-        _pack_left(a, top + row, rows, start, depth, packed, row * _padded(depth) * _WORDS)
-        row += rows
-
-
-@numba.njit
-def _run_tile(rows, vectors, steps, a, a_at, b, b_at, b_step, c, c_at, c_step):  # type: ignore[no-untyped-def]
-    if rows == 1:
-        if vectors == 1:
-            _tile(1, 1, steps, a, a_at, b, b_at, b_step, c, c_at, c_step)
-        else:
-            _tile(1, 2, steps, a, a_at, b, b_at, b_step, c, c_at, c_step)
-    elif vectors == 1:
-        _tile(ROWS, 1, steps, a, a_at, b, b_at, b_step, c, c_at, c_step)
-    else:
-        _tile(ROWS, 2, steps, a, a_at, b, b_at, b_step, c, c_at, c_step)
-
-
-@numba.njit
-def _panel(packed_a, height, depth, packed_b, b_at, columns, c, top, left, edge):  # type: ignore[no-untyped-def]
-    """c[top : top+height, left : left+columns] += packed block of a times one panel of b."""
-    width = (columns + LANES - 1) // LANES * LANES
-    row, padded = 0, _padded(depth)
-    while row < height:
-        rows = ROWS if height - row >= ROWS else 1
-        a_at = 8 * row * padded * _WORDS
-        steps, vectors = padded // _UNROLL, width // LANES
-        if width == columns:
-            c_at = (top + row) * c.strides[0] + 8 * left
-            _run_tile(
-                rows, vectors, steps, packed_a, a_at, packed_b, 8 * b_at, 8 * width,
-                c, c_at, c.strides[0],
-            )  # fmt: skip
-        else:
-            edge[:] = 0
-            _run_tile(
-                rows, vectors, steps, packed_a, a_at, packed_b, 8 * b_at, 8 * width,
-                edge, 0, 8 * width,
-            )  # fmt: skip
-            for i in range(rows):
-                for j in range(columns):
-                    c[top + row + i, left + j] += edge[i * width + j]
-        row += rows
-
-
-_ANY = types.Array(types.uint64, 2, "A", readonly=True)
-
-
-@numba.njit(types.void(_ANY, _ANY, types.uint64[:, ::1]), nogil=True, cache=True)
-def multiply_add(a, b, c):  # type: ignore[no-untyped-def]
-    """c += a @ b modulo 2^64: uint64 [m, k], [k, n] of any strides, [m, n] in C order."""
-    (m, depths), n = a.shape, b.shape[1]
-    panel = 2 * LANES
-    block = min(_padded(depths), _DEPTH)
-    packed_a = np.empty(min(m, _HEIGHT) * block * _WORDS, dtype=np.uint64)
-    packed_b = np.empty((min(n, _WIDTH) + LANES) * block, dtype=np.uint64)
-    edge = np.empty(ROWS * panel, dtype=np.uint64)
-    for left in range(0, n, _WIDTH):
-        width = min(_WIDTH, n - left)
-        for start in range(0, depths, _DEPTH):
-            depth = min(_DEPTH, depths - start)
-            for j in range(0, width, panel):
-                at, columns = j * _padded(depth), min(panel, width - j)
-                _pack_right(b, start, depth, left + j, columns, packed_b, at)
-            for top in range(0, m, _HEIGHT):
-                height = min(_HEIGHT, m - top)
-                _pack_block_left(a, top, height, start, depth, packed_a)
-                for j in range(0, width, panel):
-                    at, columns = j * _padded(depth), min(panel, width - j)
-                    _panel(
-                        packed_a, height, depth, packed_b, at, columns, c, top, left + j, edge
-                    )
+    i64 = types.int64
+    return types.void(source, i64, i64, target, i64), generate

@@ -1,23 +1,261 @@
-"""Products in the ring Z_2^64, on numpy uint64 arrays."""
+"""Products in the ring Z_2^64: numpy uint64 arrays in, their product modulo 2^64 out.
+
+Matrix products go the usual way: blocks of both factors are packed so that a tile of the result,
+held in registers, reads memory in order; a panel of b stays in the first cache and a block of a in
+the second. Matrix-vector products are bound by memory and read the matrix once, unpacked.
+
+All kernels run without the GIL, on the calling thread alone.
+
+Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
+"""
 
 from __future__ import annotations
 
+import numba
 import numpy as np
+from numba import types
 
+from masque.mpc.kernels import (
+    LANES,
+    ROWS,
+    SPLIT,
+    UNROLL,
+    WORDS,
+    copy_vector,
+    dots,
+    pack_pair,
+    tile,
+    word,
+)
 from masque.mpc.types import Ring
+
+_DEPTH = 256  # columns of a, rows of b in a block
+_HEIGHT = 48  # rows of a in a block
+_WIDTH = 1024  # columns of b in a block
+_PANEL = 2 * LANES  # columns of b in a panel
+_FEW = 8  # up to so many rows of a, packing b costs more than it gains
+_TINY = 256  # products, up to which a call of a kernel costs more than numpy's loop
 
 
 def matmul(a: Ring, b: Ring) -> Ring:
-    """a @ b modulo 2^64: uint64 [m, k] and [k, n], any strides -> [m, n], C order."""
-    assert a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[0], "shapes must agree"
-    return np.matmul(a, b)
+    """a @ b modulo 2^64: uint64 [m, k] and [k, n] of any strides -> [m, n] in C order."""
+    (m, k), n = a.shape, b.shape[1]
+    assert b.shape[0] == k, f"cannot multiply {a.shape} by {b.shape}"
+    if m * k * n <= _TINY:
+        product: Ring = np.matmul(a, b)
+        return product
+    a, b = _readable(a), _readable(b)
+    c = np.zeros((m, n), dtype=np.uint64)
+    if n == 1:
+        _multiply_vector(a, np.ascontiguousarray(b[:, 0]), c[:, 0], c)
+    elif m == 1:
+        _multiply_vector(b.T, np.ascontiguousarray(a[0]), c[0], c)
+    else:
+        _multiply_add(a, b, c)
+    return c
+
+
+def _multiply_vector(a: Ring, v: Ring, out: Ring, c: Ring) -> None:
+    """out += a @ v; `c` is the matrix of which `out` is the only row or column."""
+    if a.strides[1] == 8:
+        _rows_dot(a, v, out)
+    elif a.strides[0] == 8:
+        _multiply_add(v[None, :], a.T, c.reshape(1, -1))
+    else:
+        _rows_dot(np.ascontiguousarray(a), v, out)
+
+
+def _readable(matrix: Ring) -> Ring:
+    """The matrix itself, or a copy if its words are not where a processor wants them."""
+    return matrix if matrix.flags.aligned else matrix.copy()
 
 
 def column_dot(x: Ring, y: Ring) -> Ring:
-    """The dot products of the columns of `x` and `y`: uint64 [m, n] twice -> [n]."""
-    assert x.shape == y.shape and x.ndim == 2, "shapes must agree"
-    return np.sum(x * y, axis=0, dtype=np.uint64)
+    """The dot product of each column of `x` with that of `y`: uint64 [m, n] twice -> [n]."""
+    assert x.shape == y.shape and x.ndim == 2, f"cannot multiply {x.shape} by {y.shape}"
+    total = np.zeros(x.shape[1], dtype=np.uint64)
+    _column_dot(_readable(x), _readable(y), total)
+    return total
+
+
+@numba.njit
+def _padded(depth):  # type: ignore[no-untyped-def]
+    return (depth + UNROLL - 1) // UNROLL * UNROLL
+
+
+@numba.njit
+def _pack_rows(a, base, rows, depth, packed, at):  # type: ignore[no-untyped-def]
+    """Pack `rows` rows of a from byte `base` on as [k][row][WORDS], zeros up to whole steps."""
+    down, right = a.strides
+    begin = 0
+    if SPLIT and rows == 2 and right == 8:
+        begin = depth // LANES * LANES
+        for k in range(0, begin, LANES):
+            pack_pair(a, base + 8 * k, down, packed, 8 * (at + 4 * k))
+    for k in range(begin, depth):
+        for row in range(rows):
+            value = word(a, base + row * down + k * right)
+            place = at + (k * rows + row) * WORDS
+            packed[place] = value
+            if SPLIT:
+                packed[place + 1] = (value << np.uint64(32)) | (value >> np.uint64(32))
+    for place in range(at + depth * rows * WORDS, at + _padded(depth) * rows * WORDS):
+        packed[place] = 0
+
+
+@numba.njit
+def _pack_block(a, top, height, start, depth, packed):  # type: ignore[no-untyped-def]
+    """Pack panels of ROWS rows, then single rows; row i starts at word i * padded * WORDS."""
+    row = 0
+    while row < height:
+        rows = ROWS if height - row >= ROWS else 1
+        base = (top + row) * a.strides[0] + start * a.strides[1]
+        _pack_rows(a, base, rows, depth, packed, row * _padded(depth) * WORDS)
+        row += rows
+
+
+@numba.njit
+def _pack_panel(b, base, depth, columns, packed, at):  # type: ignore[no-untyped-def]
+    """Pack a panel of b from byte `base` on as [k][whole vectors], zeros beyond."""
+    down, right = b.strides
+    width = (columns + LANES - 1) // LANES * LANES
+    if right == 8 and width == columns:
+        for k in range(depth):
+            for j in range(0, columns, LANES):
+                copy_vector(b, base + k * down + 8 * j, packed, 8 * (at + k * width + j))
+    else:
+        for k in range(depth):
+            for j in range(columns):
+                packed[at + k * width + j] = word(b, base + k * down + j * right)
+            for j in range(columns, width):
+                packed[at + k * width + j] = 0
+    for place in range(at + depth * width, at + _padded(depth) * width):
+        packed[place] = 0
+
+
+@numba.njit
+def _tiles(packed, height, padded, skip, steps, vectors, b, b_at, b_step, c, c_at):  # type: ignore[no-untyped-def]
+    """c += a packed block of a times a panel of b, for `steps` steps after `skip` values of k."""
+    c_step, row = c.strides[0], 0
+    while row < height:
+        rows = ROWS if height - row >= ROWS else 1
+        at = 8 * WORDS * (row * padded + skip * rows)
+        if rows == 1 and vectors == 1:
+            tile(1, 1, steps, packed, at, b, b_at, b_step, c, c_at, c_step)
+        elif rows == 1:
+            tile(1, 2, steps, packed, at, b, b_at, b_step, c, c_at, c_step)
+        elif vectors == 1:
+            tile(ROWS, 1, steps, packed, at, b, b_at, b_step, c, c_at, c_step)
+        else:
+            tile(ROWS, 2, steps, packed, at, b, b_at, b_step, c, c_at, c_step)
+        row += rows
+        c_at += rows * c_step
+
+
+@numba.njit
+def _panel(packed_a, height, depth, packed_b, at, columns, c, top, left, edge):  # type: ignore[no-untyped-def]
+    """c[top : top+height, left : left+columns] += packed block of a times packed panel of b."""
+    vectors, padded = (columns + LANES - 1) // LANES, _padded(depth)
+    width, steps = vectors * LANES, padded // UNROLL
+    if width == columns:
+        c_at = top * c.strides[0] + 8 * left
+        _tiles(packed_a, height, padded, 0, steps, vectors, packed_b, 8 * at, 8 * width, c, c_at)
+        return
+    edge[:height] = 0
+    _tiles(packed_a, height, padded, 0, steps, vectors, packed_b, 8 * at, 8 * width, edge, 0)
+    for i in range(height):
+        for j in range(columns):
+            c[top + i, left + j] += edge[i, j]
+
+
+@numba.njit
+def _panel_in_place(packed_a, height, depth, b, start, columns, packed_b, c, top, left):  # type: ignore[no-untyped-def]
+    """As `_panel`, for whole vectors of a b with contiguous rows, not packed."""
+    vectors, padded = columns // LANES, _padded(depth)
+    steps, whole = depth // UNROLL, depth // UNROLL * UNROLL
+    b_at = start * b.strides[0] + 8 * left
+    c_at = top * c.strides[0] + 8 * left
+    if steps:
+        _tiles(packed_a, height, padded, 0, steps, vectors, b, b_at, b.strides[0], c, c_at)
+    if whole < depth:
+        _pack_panel(b, b_at + whole * b.strides[0], depth - whole, columns, packed_b, 0)
+        _tiles(packed_a, height, padded, whole, 1, vectors, packed_b, 0, 8 * columns, c, c_at)
+
+
+_ANY = types.Array(types.uint64, 2, "A", readonly=True)
+_VECTOR = types.Array(types.uint64, 1, "C", readonly=True)
+
+
+@numba.njit(types.void(_ANY, _ANY, types.uint64[:, ::1]), nogil=True, cache=True)
+def _multiply_add(a, b, c):  # type: ignore[no-untyped-def]
+    """c += a @ b: uint64 [m, k] and [k, n] of any strides, [m, n] in C order."""
+    (m, total), n = a.shape, b.shape[1]
+    in_place = m <= _FEW and b.strides[1] == 8
+    block = min(_padded(total), _DEPTH)
+    packed_a = np.empty(min(m, _HEIGHT) * block * WORDS, dtype=np.uint64)
+    packed_b = np.empty((_PANEL if in_place else min(n, _WIDTH) + LANES) * block, dtype=np.uint64)
+    edge = np.empty((min(m, _HEIGHT), _PANEL), dtype=np.uint64)
+    for left in range(0, n, _WIDTH):
+        width = min(_WIDTH, n - left)
+        for start in range(0, total, _DEPTH):
+            depth = min(_DEPTH, total - start)
+            for j in range(0, 0 if in_place else width, _PANEL):
+                base = start * b.strides[0] + (left + j) * b.strides[1]
+                _pack_panel(b, base, depth, min(_PANEL, width - j), packed_b, j * _padded(depth))
+            for top in range(0, m, _HEIGHT):
+                height = min(_HEIGHT, m - top)
+                _pack_block(a, top, height, start, depth, packed_a)
+                for j in range(0, width, _PANEL):
+                    columns, at = min(_PANEL, width - j), j * _padded(depth)
+                    if in_place and columns % LANES == 0:
+                        _panel_in_place(
+                            packed_a, height, depth, b, start, columns, packed_b, c, top, left + j
+                        )
+                        continue
+                    if in_place:
+                        base, at = start * b.strides[0] + 8 * (left + j), 0
+                        _pack_panel(b, base, depth, columns, packed_b, at)
+                    _panel(
+                        packed_a, height, depth, packed_b, at, columns, c, top, left + j, edge
+                    )
+
+
+@numba.njit(types.void(_ANY, _VECTOR, types.uint64[:]), nogil=True, cache=True)
+def _rows_dot(a, v, out):  # type: ignore[no-untyped-def]
+    """out += a @ v: uint64 [m, k] with contiguous rows, [k], [m]."""
+    m, k = a.shape
+    down, sums = a.strides[0], np.zeros(m, dtype=np.uint64)
+    steps, row = k // LANES, 0
+    while row < m:
+        rows = 4 if m - row >= 4 else 1
+        if steps == 0:
+            pass
+        elif rows == 4:
+            dots(4, steps, a, row * down, down, v, sums, 8 * row)
+        else:
+            dots(1, steps, a, row * down, down, v, sums, 8 * row)
+        row += rows
+    for i in range(m):
+        total = sums[i]
+        for j in range(steps * LANES, k):
+            total += word(a, i * down + 8 * j) * v[j]
+        out[i] += total
+
+
+@numba.njit(types.void(_ANY, _ANY, types.uint64[::1]), nogil=True, cache=True)
+def _column_dot(x, y, total):  # type: ignore[no-untyped-def]
+    """total[j] += sum over i of x[i, j] y[i, j], row by row."""
+    m, n = x.shape
+    (x_down, x_right), (y_down, y_right) = x.strides, y.strides
+    if x_right == 8 and y_right == 8:
+        for i in range(m):
+            for j in range(n):
+                total[j] += word(x, i * x_down + 8 * j) * word(y, i * y_down + 8 * j)
+    else:
+        for j in range(n):
+            for i in range(m):
+                total[j] += x[i, j] * y[i, j]
 
 
 def warm() -> None:
-    """Compile the kernels."""
+    """Nothing left to do: importing this module compiled its kernels, or loaded them."""
