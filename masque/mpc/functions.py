@@ -24,6 +24,7 @@ from masque.mpc.types import Shape
 
 # (fraction bits of x looked at, of the public coefficients, of the dealt waves)
 BULK = (18, 18, 18)
+EXACT = (20, 20, 20)
 FINE = (26, 22, 26)
 
 
@@ -209,9 +210,9 @@ def tanh(x: Secret) -> Secret:
 
 
 def exp(x: Secret, high: float = 0.0) -> Secret:
-    """exp(x) for x <= high, exp(high) above; within exp(high) * 8e-5.
+    """exp(x) for x <= high, exp(high) above; within exp(high) * 5e-5.
 
-    0 below high - 16.5. Scale 36 and that of the factor exp(high). Openings: x, pairs, bits.
+    0 below high - 16.5. Scale 40 and that of the factor exp(high). Openings: x, pairs, bits.
     """
     y = x - high if high else x
     within = less(y)
@@ -221,7 +222,7 @@ def exp(x: Secret, high: float = 0.0) -> Secret:
 
 
 def _exp_inside(x: Secret, inside: Bit) -> Secret:
-    return _bounded(inside.times(_wave(x, "exp", BULK)), 1.001)
+    return _bounded(inside.times(_wave(x, "exp", EXACT)), 1.001)
 
 
 # -- functions on a normalised argument (protocol 7) -------------------------------------------
