@@ -1,8 +1,15 @@
 """What is to be computed, who agreed to it, and how far it is: pure, without network or clock.
 
-Read in this order: `document` (YAML with line numbers), `complaints` (errors in words), `spec` (the
-job file), `rules` (what fits together inside one file), `bound` (a job tied to data sets, parties
-and keys; its digest), `fit` (does the data fit the job), `policy` (what a party allows), `ledger`
-(what a party has disclosed), `record` (progress), `states` (how state machines are
-written), `conducting` (life of a job at the coordinator), `computing` (at a party).
+Read in this order:
+
+    document, complaints   YAML with line numbers; what is wrong with it, in words
+    spec, rules            the job file, and what must fit together inside it
+    fit                    do the data sets fit the job and each other
+    bound, differences     a job tied to data sets, parties and keys; its digest; two compared
+    held                   do the parties hold what a job names
+    policy                 what a party allows
+    ledger                 what a party has disclosed: the one module here that touches a disk
+    record                 progress, as streamed to those who watch
+    states                 how state machines are written here
+    conducting, computing  the life of a job at the coordinator, and at a party
 """

@@ -14,16 +14,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from masque.data.table import FeatureColumn, LabelInfo, canonical_json, first_repeated
-from masque.errors import ProtocolError, Refused, SpecError
+from masque.errors import ProtocolError, SpecError
 from masque.jobs import document, fit
-from masque.jobs.complaints import Complaint, refusal, shown, suggestion, validated
+from masque.jobs.complaints import Complaint, refusal, suggestion, validated
 from masque.jobs.fit import SharedTable, Split
 from masque.jobs.rules import complaints_about
 from masque.jobs.spec import EVERYBODY, JobSpec, Name, Section
 
 FEWEST_PARTIES = 2
-MOST_DIFFERENCES = 5
-"""Differences between two jobs that are told at once."""
 
 
 def _listed(value: Any) -> Any:
@@ -75,6 +73,10 @@ class BoundJob(Section):
         """32 bytes: SHA-256 of the job without its attempt; all attempts of a job share it."""
         content = self.model_dump(mode="json", exclude={"attempt"})
         return hashlib.sha256(canonical_json(content)).digest()
+
+    def next_attempt(self) -> BoundJob:
+        """The same job, to be tried again with fresh masks."""
+        return self.model_copy(update={"attempt": self.attempt + 1})
 
     @property
     def rows(self) -> int:
@@ -173,63 +175,6 @@ def read_bound(text: bytes | str, sender: str) -> BoundJob:
     return job
 
 
-def check_held(job: BoundJob, held: Iterable[SharedTable], party: str) -> None:
-    """Does `party` hold exactly the uploads that the job names? Raises Refused naming the first
-    data set that it lacks, holds another upload of, or knows with other columns.
-    """
-    own = {table.name: table for table in held}
-    for table in job.tables:
-        mine = own.get(table.name)
-        if mine is None:
-            problem = f"{party} does not hold the data set {table.name!r}"
-        elif mine.upload != table.upload:
-            problem = f"{party} holds another upload of the data set {table.name!r}"
-        elif mine.info != table.info:
-            problem = f"{party} knows the data set {table.name!r} with another description"
-        else:
-            continue
-        raise Refused(
-            f"{problem} than job {job.job_id} names." if mine else f"{problem}.",
-            hint=f"Share {table.name!r} again, to all parties.",
-            party=party,
-            dataset=table.name,
-            job=job.job_id,
-        )
-
-
-def agreed_tables(held: Mapping[str, Iterable[SharedTable]]) -> tuple[list[SharedTable], list[str]]:
-    """The data sets that all parties hold alike, and in words what is wrong with the others.
-
-    `held` has the data sets of every party by its name.
-    """
-    by_party = {party: {table.name: table for table in tables} for party, tables in held.items()}
-    agreed, problems = [], []
-    for name in sorted({name for tables in by_party.values() for name in tables}):
-        lacking = [party for party, tables in by_party.items() if name not in tables]
-        if lacking:
-            problems.append(f"{name!r} is not at {', '.join(lacking)}; share it again")
-            continue
-        first, *others = ((party, tables[name]) for party, tables in by_party.items())
-        different = [party for party, table in others if table != first[1]]
-        if different:
-            problems.append(
-                f"{name!r} at {different[0]} is another upload than at {first[0]}; share it again"
-            )
-            continue
-        agreed.append(first[1])
-    return agreed, problems
-
-
-def difference(mine: BoundJob, theirs: BoundJob) -> list[str]:
-    """In words, the first fields in which two bound jobs differ; empty if they are the same."""
-    found = list(
-        _walk(_by_name(mine.model_dump(mode="json")), _by_name(theirs.model_dump(mode="json")), "")
-    )
-    if len(found) > MOST_DIFFERENCES:
-        found[MOST_DIFFERENCES:] = [f"and {len(found) - MOST_DIFFERENCES} more"]
-    return found
-
-
 def _complaints(job: BoundJob) -> Iterator[Complaint]:
     """Everything that is wrong with a bound job, from itself alone."""
     sections = {key: getattr(job.spec, key) for key in JobSpec.model_fields}
@@ -287,31 +232,3 @@ def _unacceptable(sender: str, problem: str, job: str | None = None) -> Protocol
         peer=sender,
         job=job,
     )
-
-
-def _by_name(value: Any) -> Any:
-    """Lists of named things as mappings by name, so that differences are told by name."""
-    if isinstance(value, dict):
-        return {key: _by_name(inner) for key, inner in value.items()}
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(v, dict) and "name" in v for v in value)
-    ):
-        return {f"[{inner['name']}]": _by_name(inner) for inner in value}
-    return value
-
-
-def _walk(mine: Any, theirs: Any, path: str) -> Iterator[str]:
-    if mine == theirs and type(mine) is type(theirs):
-        return
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        for key in sorted({*mine, *theirs}):
-            step = f"{path}{key}" if key.startswith("[") or not path else f"{path}.{key}"
-            yield from _walk(mine.get(key), theirs.get(key), step)
-        if list(mine) != list(theirs) and set(mine) == set(theirs):
-            yield f"{path} is in another order"
-    elif path.endswith((".key", ".proof")):
-        yield f"{path} differs"
-    else:
-        yield f"{path} is {shown(mine)} here and {shown(theirs)} there"

@@ -22,6 +22,7 @@ from masque.jobs.document import Document, Where
 Model = TypeVar("Model", bound=BaseModel)
 
 _SHORT = 60
+_LEAST_BEGINNING = 3
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,13 @@ class Complaint:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` is probably meant to be, ignoring case, `-` and `_`."""
+    """The known name that `name` is probably meant to be: one spelt alike, or beginning so."""
     plain = {_plain(option): option for option in known}
-    close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.6)
-    return plain[close[0]] if close else None
+    meant = _plain(name)
+    close = difflib.get_close_matches(meant, plain, n=1, cutoff=0.6)
+    if not close and len(meant) >= _LEAST_BEGINNING:
+        close = [option for option in plain if option.startswith(meant)][:2]
+    return plain[close[0]] if len(close) == 1 else None
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
