@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -168,20 +168,19 @@ def outwards(low: float, high: float) -> tuple[float, float]:
     """The range [low, high] rounded outwards to two significant digits, never empty."""
     if not low <= high:
         return 0.0, 1.0
-    rounded = _rounded(low, math.floor), _rounded(high, math.ceil)
-    return rounded if rounded[0] < rounded[1] else (rounded[0] - 1.0, rounded[1] + 1.0)
+    low, high = _rounded(low, ROUND_FLOOR), _rounded(high, ROUND_CEILING)
+    if low == high:
+        margin = max(1.0, abs(low) / 10)
+        return low - margin, high + margin
+    return low, high
 
 
-def _rounded(value: float, direction: Callable[[float], int]) -> float:
-    if value == 0:
+def _rounded(value: float, direction: str) -> float:
+    exact = Decimal(value)
+    if not exact:
         return 0.0
-    exponent = math.floor(math.log10(abs(value))) - 1
-    digits = direction(value / 10.0**exponent)
-    rounded = float(f"{digits}e{exponent}")
-    step = -1 if direction is math.floor else 1
-    if (rounded - value) * step < 0:  # the division rounded the wrong way
-        rounded = float(f"{digits + step}e{exponent}")
-    return rounded
+    last_digit = Decimal((0, (1,), exact.adjusted() - 1))
+    return float(exact.quantize(last_digit, rounding=direction))
 
 
 def _scalar(text: str) -> str:
