@@ -25,6 +25,7 @@ help: ## list the targets
 # ---- setting up -------------------------------------------------------------------------------
 
 setup: $(VENV)/.ready ## make .venv with the locked dependencies, stubs and warm kernels
+	@:
 
 $(VENV)/.locked: requirements/lock.txt
 	@found=$$(command -v "$(PYTHON)") || { \

@@ -31,8 +31,12 @@ def compile_into(target: Path) -> None:
         f"--plugin=protoc-gen-{name}={Path(sys.executable).parent / f'protoc-gen-{name}'}"
         for name in ("mypy", "mypy_grpc")
     ]
-    kinds = ("python", "grpc_python", "mypy", "mypy_grpc")
-    outputs = [f"--{kind}_out={target}" for kind in kinds]
+    outputs = [
+        f"--python_out={target}",
+        f"--grpc_python_out={target}",
+        f"--mypy_out=quiet:{target}",
+        f"--mypy_grpc_out=quiet:{target}",
+    ]
     command = ["protoc", f"-I{SOURCES}", *plugins, *outputs, *map(str, sources)]
     main = cast(Callable[[list[str]], int], protoc.main)
     if main(command) != 0:
