@@ -1,0 +1,98 @@
+"""The main program of every service: read the file, serve, say in one line what went wrong.
+
+    python -m services.party --config party.yaml
+
+Exit codes are those of `masque.errors`; 0 after SIGTERM or SIGINT. When the service answers, it
+writes its `ready_file`: JSON with name, role, project, address and pid, gone again at its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from masque.errors import MasqueError
+from masque.version import __version__
+from masque.wire import logs
+from masque.wire.identity import Role
+from masque.wire.server import Server
+from masque.wire.settings import ServiceSettings, Settings, load_settings
+
+_log = structlog.get_logger("masque.service")
+
+
+def main(
+    role: Role,
+    kind: type[Settings],
+    serve: Callable[[Settings], None],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a service from its command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m services.{role}", description=f"A {role} of Masque."
+    )
+    parser.add_argument("--config", required=True, type=Path, help="its YAML file")
+    parser.add_argument("--version", action="version", version=__version__)
+    path: Path = parser.parse_args(arguments).config
+    try:
+        settings = load_settings(kind, path)
+        logs.configure(settings.name, level=settings.log_level)
+        serve(settings)
+    except MasqueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def serve_until_stopped(
+    server: Server, settings: ServiceSettings, prepare: Callable[[], None] | None = None
+) -> None:
+    """Answer calls until SIGTERM, SIGINT or `request_stop`.
+
+    `prepare` runs after the port is ours and before health says SERVING: what takes time or may
+    fail, such as loading compiled kernels.
+    """
+    with server:
+        if prepare is not None:
+            prepare()
+        server.ready()
+        write_ready(server, settings.ready_file)
+        _log.info("serving", address=server.address, version=__version__)
+        try:
+            server.wait()
+        finally:
+            if settings.ready_file is not None:
+                settings.ready_file.unlink(missing_ok=True)
+
+
+def write_ready(server: Server, path: Path | None) -> None:
+    """Tell whoever started this service where it answers; a reader sees all of it or nothing."""
+    if path is None:
+        return
+    identity = server.identity
+    record = {
+        "name": identity.name,
+        "role": identity.role.value,
+        "project": identity.project,
+        "address": server.address,
+        "pid": os.getpid(),
+    }
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise MasqueError(
+            f"The ready file {path} cannot be written: {error.strerror}.",
+            hint="Mend the permissions of its directory, or remove ready_file.",
+            file=str(path),
+        ) from None

@@ -1,0 +1,128 @@
+"""The configuration file of a service: read strictly, every mistake with its line and its cure.
+
+Paths in a file are relative to the file. What all services have in common is here; each adds its
+own keys in a subclass of `ServiceSettings`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from masque.errors import IdentityError
+from masque.jobs import document
+from masque.jobs.complaints import Complaint, refusal, validated
+from masque.jobs.spec import Section
+from masque.wire.identity import Identity, Role
+from masque.wire.server import split_address
+from masque.wire.tls import Credentials, find_credentials, load_credentials
+
+
+def _path(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) and value else value
+
+
+def _address(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            split_address(value)
+        except Exception as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
+PathField = Annotated[Path, BeforeValidator(_path)]
+Address = Annotated[str, BeforeValidator(_address)]
+DnsName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class TlsSettings(Section):
+    """Where the certificate is: a `directory` as `masque pki issue` fills it, or three files."""
+
+    directory: PathField | None = Field(None, examples=["certificates"])
+    certificate: PathField | None = None
+    key: PathField | None = None
+    authority: PathField | None = None
+
+
+class PeerSettings(Section):
+    """Another service: its name, and where it listens."""
+
+    name: DnsName = Field(examples=["dealer"])
+    address: Address = Field(examples=["127.0.0.1:7000"])
+
+
+class ServiceSettings(Section):
+    """What every service's file says.
+
+    With port 0 in `listen` the system chooses one; `ready_file` is then where to read which.
+    """
+
+    name: DnsName = Field(examples=["hospital-a"])
+    project: DnsName = Field(examples=["demo"])
+    listen: Address = Field("127.0.0.1:0", examples=["127.0.0.1:7001"])
+    ready_file: PathField | None = None
+    tls: TlsSettings = Field(examples=["{directory: certificates}"])
+    log_level: LogLevel = "info"
+
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def load_settings(kind: type[Settings], path: Path) -> Settings:
+    """Read a service's file. Raises SpecError naming file, line and field of every mistake."""
+    source = document.read(path)
+    settings, complaints = validated(kind, source)
+    if settings is not None:
+        complaints = _complaints(settings)
+    if settings is None or complaints:
+        raise refusal(source, complaints)
+    return _anchored(settings, path.resolve().parent)
+
+
+def own_credentials(settings: ServiceSettings, role: Role) -> Credentials:
+    """The certificate that the file names, which must be that of this very service.
+
+    Raises IdentityError or NotFound, naming the file or both identities.
+    """
+    tls, wanted = settings.tls, Identity(settings.project, role, settings.name)
+    if tls.directory is not None:
+        found = find_credentials(tls.directory, wanted.stem)
+    else:
+        assert tls.certificate and tls.key and tls.authority, "checked by load_settings"
+        found = load_credentials(tls.certificate, tls.key, tls.authority)
+    if found.identity != wanted:
+        raise IdentityError(
+            f"The certificate is that of {found.identity.uri}, not of {wanted.uri}.",
+            hint="Name its file in tls, or correct name and project.",
+            found=found.identity.uri,
+        )
+    return found
+
+
+def _complaints(settings: ServiceSettings) -> list[Complaint]:
+    tls = settings.tls
+    files = [tls.certificate, tls.key, tls.authority]
+    if tls.directory is not None and any(files):
+        cure = "Remove directory, or certificate, key and authority."
+        return [Complaint(("tls",), "names a directory and files", cure)]
+    if tls.directory is None and not all(files):
+        cure = "Add a directory, or all three of certificate, key and authority."
+        return [Complaint(("tls",), "names no directory and not all files", cure)]
+    return []
+
+
+def _anchored(section: AnySection, base: Path) -> AnySection:
+    """The same with every relative path, at any depth, made absolute from `base`."""
+    changes: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Path):
+            changes[name] = base / value.expanduser()
+        elif isinstance(value, Section):
+            changes[name] = _anchored(value, base)
+    return section.model_copy(update=changes)
