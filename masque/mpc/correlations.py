@@ -20,6 +20,7 @@ from masque.mpc.bilinear import BILINEAR
 from masque.mpc.fits import FITS, Fit
 from masque.mpc.graph import Block, Graph, Node
 from masque.mpc.packing import packed_size
+from masque.mpc.scaling import scale_down
 from masque.mpc.types import Array, Shape
 
 
@@ -118,9 +119,10 @@ def _flag_times(node: Node, args: Sequence[Known], sums: Sequence[Array]) -> Any
 
 def _truncate(node: Node, args: Sequence[Known], sums: Sequence[Array]) -> Any:
     shift, width = truncation(node)
+    factor = int(args[1]) if len(args) > 1 else 1
     r = np.negative(args[0])
     kept = r & np.uint64((1 << (width + 1)) - 1)
-    return (kept >> np.uint64(shift), r >> np.uint64(width) & np.uint64(1)), None
+    return (scale_down(kept, factor, shift), r >> np.uint64(width) & np.uint64(1)), None
 
 
 def _words(node: Node, args: Sequence[Known], sums: Sequence[Array]) -> Any:

@@ -100,7 +100,7 @@ class Graph:
 
     def constant(self, value: Array) -> int:
         """A public array known while tracing, as a node."""
-        self.constants.append(np.ascontiguousarray(value))
+        self.constants.append(np.array(value, order="C"))
         index = len(self.constants) - 1
         return self.add("constant", (), Kind.PUBLIC, value.shape, (index,))
 

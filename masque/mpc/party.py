@@ -19,6 +19,7 @@ from masque.mpc.doors import Exchange, Source, Supply
 from masque.mpc.graph import Block, Kind, Node
 from masque.mpc.machine import Machine, Values, linear
 from masque.mpc.program import Program, Ref
+from masque.mpc.scaling import scale_down
 from masque.mpc.types import Array, Bytes, Ring
 
 
@@ -287,20 +288,23 @@ class Party(Machine):
         return np.where(flag.beta != 0, one - flag.m, flag.m)
 
     def truncate(self, node: Node, values: Values) -> Ring:
-        """x >> s = (u >> g) - rho + 2^(B+1-s) m (1 - top) - 2^(B-1-s), rounded to nearest."""
+        """f x / 2^s = F(y) - F(r) + f 2^(B+1-s) m (1 - top) - f 2^(B-1-s), F(v) = f v >> s.
+
+        y = x + 2^(B-1) + r modulo 2^(B+1), as far as it was opened; rounded to nearest.
+        """
         shift, width = truncation(node)
         x: Masked = values[node.args[0]]
-        rho, m = self._material.pop(node.id)
+        factor = int(values[node.args[1]]) if len(node.args) > 1 else 1
+        scaled_r, m = self._material.pop(node.id)
         length = width + 1 - x.low
-        offset = ((1 << (width - 1)) + (1 << (shift - 1))) >> x.low
-        u = x.bits(x.low, length) + np.uint64(offset)
-        if length < 64:
-            u &= np.uint64((1 << length) - 1)
-        top = u >> np.uint64(length - 1)
-        lift = np.uint64(1 << (width + 1 - shift))
-        result = (np.uint64(1) - top) * m * lift - rho
+        y = x.bits(x.low, length) + np.uint64(1 << (width - 1 - x.low))
+        y = (y & np.uint64((1 << length) - 1)) << np.uint64(x.low)
+        top = y >> np.uint64(width)
+        lift = np.uint64((factor << (width + 1 - shift)) % (1 << 64))
+        result = (np.uint64(1) - top) * m * lift - scaled_r
         if self.first:
-            result += (u >> np.uint64(shift - x.low)) - np.uint64(1 << (width - 1 - shift))
+            offset = (factor << (width - 1 - shift)) % (1 << 64)
+            result += scale_down(y, factor, shift, half=True) - np.uint64(offset)
         return np.asarray(result)
 
     def words(self, node: Node, values: Values) -> Array:

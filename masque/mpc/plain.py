@@ -18,6 +18,7 @@ from masque.mpc.doors import Source
 from masque.mpc.graph import Block, Node
 from masque.mpc.machine import Machine, Values, linear
 from masque.mpc.program import Program, Ref
+from masque.mpc.scaling import scale_down
 from masque.mpc.types import Array, Bytes, Ring
 
 
@@ -89,10 +90,12 @@ class Plain(Machine):
         return np.asarray(values[node.args[0]].astype(np.uint64))
 
     def truncate(self, node: Node, values: Values) -> Ring:
-        """x / 2^shift, rounded to nearest."""
-        shift, _ = truncation(node)
-        x = np.asarray(values[node.args[0]]).view(np.int64)
-        return np.asarray((x + np.int64(1 << (shift - 1))) >> np.int64(shift)).view(np.uint64)
+        """x * factor / 2^shift, rounded to nearest."""
+        shift, width = truncation(node)
+        factor = int(values[node.args[1]]) if len(node.args) > 1 else 1
+        y = np.asarray(values[node.args[0]]) + np.uint64(1 << (width - 1))  # not negative now
+        offset = np.uint64((factor << (width - 1 - shift)) % (1 << 64))
+        return np.asarray(scale_down(y, factor, shift, half=True) - offset)
 
     def words(self, node: Node, values: Values) -> None:
         """Material of the circuit; nothing in the clear."""

@@ -26,6 +26,8 @@ from masque.mpc.types import Array, Shape
 
 RING_BITS = 62  # magnitudes stay below 2^62, so that sums of two never wrap
 CONSTANT_BITS = 20  # precision of public factors, relative
+FACTOR_BITS = 24  # the same for factors applied within a truncation
+MAXIMUM_FACTOR_BITS = 30
 
 
 def _fits(scale: int, bound: float, what: str) -> None:
@@ -279,15 +281,44 @@ class Secret:
         if scale >= self.scale:
             return self._shifted(scale - self.scale)
         shift = self.scale - scale
-        width, low = truncation_window(self.bound * 2.0**self.scale, shift, self.graph.parties)
-        node = self.graph.add(
-            "truncate",
-            (self.masked(low, width + 1),),
-            Kind.SHARE,
-            self.shape,
-            (shift, width),
+        return self._truncated(None, 0, shift, scale, self.bound + 2.0 ** (1 - scale))
+
+    def scaled(self, factor: float | Public, scale: int) -> Secret:
+        """x * factor at `scale`, rounded within two ulp, in the opening of a truncation.
+
+        `factor` >= 0: a public number kept to 24 bits, or an argument with `scale` bits of its own
+        and at most 30 bits in all. The dealer multiplies its mask, everyone the opened value.
+        """
+        if not isinstance(factor, Public):
+            assert factor >= 0
+            room = RING_BITS - 1 - (self.scale - scale) + frexp(factor)[1]
+            integer, shift = encode_factor(factor, max(1, min(FACTOR_BITS, room)))
+            factor = Public(
+                self.graph,
+                self.graph.constant(np.array(integer, dtype=np.uint64)),
+                shift,
+                integer * 2.0**-shift,
+            )
+        shift = self.scale + factor.scale - scale
+        bits = max(1, ceil(log2(factor.bound * 2.0**factor.scale + 1)))
+        if not 0 < shift < RING_BITS or bits > MAXIMUM_FACTOR_BITS:
+            raise RangeError(
+                f"a factor of {bits} bits cannot take {self.scale} fraction bits to {scale}.",
+                hint="Use a factor with fewer bits, or a scale nearer to the value's.",
+            )
+        bound = self.bound * factor.bound + 2.0 ** (1 - scale)
+        return self._truncated(factor, bits, shift, scale, bound)
+
+    def _truncated(
+        self, factor: Public | None, bits: int, shift: int, scale: int, bound: float
+    ) -> Secret:
+        width, low = truncation_window(
+            self.bound * 2.0**self.scale, shift, bits, self.graph.parties
         )
-        return Secret(self.graph, self.shape, scale, self.bound + 2.0 ** (1 - scale), share=node)
+        args = [self.masked(low, width + 1)] + ([] if factor is None else [factor.node])
+        params = (shift, width)
+        node = self.graph.add("truncate", tuple(args), Kind.SHARE, self.shape, params)
+        return Secret(self.graph, self.shape, scale, bound, share=node)
 
 
 def guard_bits(parties: int) -> int:
@@ -295,14 +326,15 @@ def guard_bits(parties: int) -> int:
     return max(2, ceil(log2(parties)))
 
 
-def truncation_window(magnitude: float, shift: int, parties: int) -> tuple[int, int]:
-    """Width B and lowest opened bit for dividing |z| <= magnitude by 2^shift exactly.
+def truncation_window(magnitude: float, shift: int, bits: int, parties: int) -> tuple[int, int]:
+    """Width B and lowest opened bit for z * factor / 2^shift, |z| <= magnitude, factor < 2^bits.
 
-    B is the least with magnitude + 2^(shift-1) < 2^(B-1) - n 2^(shift-g) (Escudero et al., ePrint
-    2020/338, section 5.1, with the opening narrowed; docs/protocol.md, protocol 4).
+    B is the least with magnitude < 2^(B-1) - n 2^low and B > shift (Escudero et al., ePrint
+    2020/338, section 5.1, with the opening narrowed; docs/protocol.md, protocol 4). `low` leaves
+    guard bits for the carries of n parties.
     """
-    low = max(0, shift - guard_bits(parties))
-    need = int(ceil(magnitude)) + (1 << (shift - 1)) + parties * (1 << low)
+    low = max(0, shift - bits - guard_bits(parties))
+    need = ceil(magnitude) + parties * (1 << low) + 1
     width = max(shift + 1, need.bit_length() + 1)
     if width > RING_BITS + 1:
         raise RangeError(
