@@ -148,14 +148,14 @@ class Material(_message.Message):
     corrections: _builtins.bytes
     """one after the other; at most 1 MiB a message"""
     unfinished: _builtins.bool
-    """the last position continues in the next message"""
+    """the next message begins with more of the last position"""
     @_builtins.property
     def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """calls of the program whose corrections follow"""
 
     @_builtins.property
     def sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """bytes of each; of the last one: bytes in this message"""
+        """bytes of each in this message"""
 
     def __init__(
         self,
@@ -193,16 +193,44 @@ Global___DescribeDealerRequest: _TypeAlias = DescribeDealerRequest  # noqa: Y015
 class DescribeDealerReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class BytesByPartyEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
     BYTES_SENT_FIELD_NUMBER: _builtins.int
+    BYTES_BY_PARTY_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     jobs: _builtins.int
     """being dealt now"""
     bytes_sent: _builtins.int
-    """since the start"""
+    """corrections, to all parties, since the start"""
+    streams: _builtins.int
+    """given out since the start: a seed each"""
+    @_builtins.property
+    def bytes_by_party(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """of those, to each party"""
+
     def __init__(
         self,
         *,
@@ -210,10 +238,12 @@ class DescribeDealerReply(_message.Message):
         version: _builtins.str = ...,
         jobs: _builtins.int = ...,
         bytes_sent: _builtins.int = ...,
+        bytes_by_party: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        streams: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_sent", b"bytes_sent", "jobs", b"jobs", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_by_party", b"bytes_by_party", "bytes_sent", b"bytes_sent", "jobs", b"jobs", "name", b"name", "streams", b"streams", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15masque/v1/party.proto\x12\tmasque.v1\"i\n\x0cUploadHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x12\n\ntable_json\x18\x03 \x01(\t\x12\x0f\n\x07replace\x18\x04 \x01(\x08\x12\x13\n\x0bidentifiers\x18\x05 \x03(\x06\"O\n\x0bUploadChunk\x12\x11\n\tfirst_row\x18\x01 \x01(\x04\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\r\n\x05share\x18\x03 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\r\"}\n\rUploadMessage\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.masque.v1.UploadHeaderH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.masque.v1.UploadChunkH\x00\x12\x10\n\x06\x63ommit\x18\x03 \x01(\x08H\x00\x42\x06\n\x04part\"*\n\x0bUploadReply\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"^\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\ntable_json\x18\x04 \x01(\t\x12\x0f\n\x07\x63reated\x18\x05 \x01(\t\"\x15\n\x13ListDatasetsRequest\"9\n\x11ListDatasetsReply\x12$\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.masque.v1.Dataset\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteDatasetReply\"(\n\x13PreparePartyRequest\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\"O\n\x11PreparePartyReply\x12\x12\n\njob_digest\x18\x01 \x01(\x0c\x12\x16\n\x0eprogram_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06rounds\x18\x03 \x03(\t\"A\n\x0fRunRoundRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\"E\n\rRoundProgress\x12\x15\n\rprogress_json\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12\x0f\n\x07stopped\x18\x03 \x01(\x08\"B\n\x0f\x41\x62ortJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x0f\n\rAbortJobReply\"5\n\x12\x46\x65tchSealedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"N\n\x0bSealedChunk\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x11\n\trecipient\x18\x02 \x01(\t\x12\x0e\n\x06sealed\x18\x03 \x01(\x0c\x12\x0c\n\x04more\x18\x04 \x01(\x08\"$\n\x12\x46\x65tchOpenedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"K\n\x0bOpenedValue\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05scale\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x01(\x0c\"M\n\x10\x46\x65tchOpenedReply\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\x12&\n\x06values\x18\x02 \x03(\x0b\x32\x16.masque.v1.OpenedValue\"\x16\n\x05\x46rame\x12\r\n\x05\x66rame\x18\x01 \x01(\x0c\"\x16\n\x14\x44\x65scribePartyRequest\"\xe2\x01\n\x12\x44\x65scribePartyReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04jobs\x18\x03 \x01(\r\x12\x10\n\x08\x64\x61tasets\x18\x04 \x01(\x04\x12\x12\n\nbytes_sent\x18\x05 \x01(\x04\x12\x45\n\rbytes_by_peer\x18\x06 \x03(\x0b\x32..masque.v1.DescribePartyReply.BytesByPeerEntry\x1a\x32\n\x10\x42ytesByPeerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xc3\x05\n\x05Party\x12<\n\x06Upload\x12\x18.masque.v1.UploadMessage\x1a\x16.masque.v1.UploadReply(\x01\x12L\n\x0cListDatasets\x12\x1e.masque.v1.ListDatasetsRequest\x1a\x1c.masque.v1.ListDatasetsReply\x12O\n\rDeleteDataset\x12\x1f.masque.v1.DeleteDatasetRequest\x1a\x1d.masque.v1.DeleteDatasetReply\x12G\n\x07Prepare\x12\x1e.masque.v1.PreparePartyRequest\x1a\x1c.masque.v1.PreparePartyReply\x12\x42\n\x08RunRound\x12\x1a.masque.v1.RunRoundRequest\x1a\x18.masque.v1.RoundProgress0\x01\x12=\n\x05\x41\x62ort\x12\x1a.masque.v1.AbortJobRequest\x1a\x18.masque.v1.AbortJobReply\x12\x46\n\x0b\x46\x65tchSealed\x12\x1d.masque.v1.FetchSealedRequest\x1a\x16.masque.v1.SealedChunk0\x01\x12I\n\x0b\x46\x65tchOpened\x12\x1d.masque.v1.FetchOpenedRequest\x1a\x1b.masque.v1.FetchOpenedReply\x12\x32\n\x08\x45xchange\x12\x10.masque.v1.Frame\x1a\x10.masque.v1.Frame(\x01\x30\x01\x12J\n\x08\x44\x65scribe\x12\x1f.masque.v1.DescribePartyRequest\x1a\x1d.masque.v1.DescribePartyReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15masque/v1/party.proto\x12\tmasque.v1\"i\n\x0cUploadHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x12\n\ntable_json\x18\x03 \x01(\t\x12\x0f\n\x07replace\x18\x04 \x01(\x08\x12\x13\n\x0bidentifiers\x18\x05 \x03(\x06\"O\n\x0bUploadChunk\x12\x11\n\tfirst_row\x18\x01 \x01(\x04\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\r\n\x05share\x18\x03 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\r\"}\n\rUploadMessage\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.masque.v1.UploadHeaderH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.masque.v1.UploadChunkH\x00\x12\x10\n\x06\x63ommit\x18\x03 \x01(\x08H\x00\x42\x06\n\x04part\"*\n\x0bUploadReply\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"^\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\ntable_json\x18\x04 \x01(\t\x12\x0f\n\x07\x63reated\x18\x05 \x01(\t\"\x15\n\x13ListDatasetsRequest\"9\n\x11ListDatasetsReply\x12$\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.masque.v1.Dataset\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteDatasetReply\"(\n\x13PreparePartyRequest\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\"O\n\x11PreparePartyReply\x12\x12\n\njob_digest\x18\x01 \x01(\x0c\x12\x16\n\x0eprogram_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06rounds\x18\x03 \x03(\t\"A\n\x0fRunRoundRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\"j\n\rRoundProgress\x12\x15\n\rprogress_json\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12\x0f\n\x07stopped\x18\x03 \x01(\x08\x12#\n\x07traffic\x18\x04 \x01(\x0b\x32\x12.masque.v1.Traffic\"\xcc\x01\n\x07Traffic\x12\x11\n\texchanges\x18\x01 \x01(\x04\x12\x0c\n\x04sent\x18\x02 \x01(\x04\x12\x10\n\x08received\x18\x03 \x01(\x04\x12\x13\n\x0b\x63orrections\x18\x04 \x01(\x04\x12\x19\n\x11\x64\x65\x63lared_openings\x18\x05 \x01(\r\x12\x16\n\x0esealed_outputs\x18\x06 \x01(\r\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x19\n\x11waiting_for_peers\x18\x08 \x01(\x01\x12\x1a\n\x12waiting_for_dealer\x18\t \x01(\x01\"B\n\x0f\x41\x62ortJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x0f\n\rAbortJobReply\"5\n\x12\x46\x65tchSealedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"N\n\x0bSealedChunk\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x11\n\trecipient\x18\x02 \x01(\t\x12\x0e\n\x06sealed\x18\x03 \x01(\x0c\x12\x0c\n\x04more\x18\x04 \x01(\x08\"$\n\x12\x46\x65tchOpenedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"K\n\x0bOpenedValue\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05scale\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x01(\x0c\"M\n\x10\x46\x65tchOpenedReply\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\x12&\n\x06values\x18\x02 \x03(\x0b\x32\x16.masque.v1.OpenedValue\"\x16\n\x05\x46rame\x12\r\n\x05\x66rame\x18\x01 \x01(\x0c\"\x16\n\x14\x44\x65scribePartyRequest\"\x9c\x02\n\x12\x44\x65scribePartyReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04jobs\x18\x03 \x01(\r\x12\x10\n\x08\x64\x61tasets\x18\x04 \x01(\x04\x12\x12\n\nbytes_sent\x18\x05 \x01(\x04\x12\x45\n\rbytes_by_peer\x18\x06 \x03(\x0b\x32..masque.v1.DescribePartyReply.BytesByPeerEntry\x12#\n\x07traffic\x18\x07 \x01(\x0b\x32\x12.masque.v1.Traffic\x12\x13\n\x0bshare_bytes\x18\x08 \x01(\x04\x1a\x32\n\x10\x42ytesByPeerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xc3\x05\n\x05Party\x12<\n\x06Upload\x12\x18.masque.v1.UploadMessage\x1a\x16.masque.v1.UploadReply(\x01\x12L\n\x0cListDatasets\x12\x1e.masque.v1.ListDatasetsRequest\x1a\x1c.masque.v1.ListDatasetsReply\x12O\n\rDeleteDataset\x12\x1f.masque.v1.DeleteDatasetRequest\x1a\x1d.masque.v1.DeleteDatasetReply\x12G\n\x07Prepare\x12\x1e.masque.v1.PreparePartyRequest\x1a\x1c.masque.v1.PreparePartyReply\x12\x42\n\x08RunRound\x12\x1a.masque.v1.RunRoundRequest\x1a\x18.masque.v1.RoundProgress0\x01\x12=\n\x05\x41\x62ort\x12\x1a.masque.v1.AbortJobRequest\x1a\x18.masque.v1.AbortJobReply\x12\x46\n\x0b\x46\x65tchSealed\x12\x1d.masque.v1.FetchSealedRequest\x1a\x16.masque.v1.SealedChunk0\x01\x12I\n\x0b\x46\x65tchOpened\x12\x1d.masque.v1.FetchOpenedRequest\x1a\x1b.masque.v1.FetchOpenedReply\x12\x32\n\x08\x45xchange\x12\x10.masque.v1.Frame\x1a\x10.masque.v1.Frame(\x01\x30\x01\x12J\n\x08\x44\x65scribe\x12\x1f.masque.v1.DescribePartyRequest\x1a\x1d.masque.v1.DescribePartyReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,29 +58,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNROUNDREQUEST']._serialized_start=756
   _globals['_RUNROUNDREQUEST']._serialized_end=821
   _globals['_ROUNDPROGRESS']._serialized_start=823
-  _globals['_ROUNDPROGRESS']._serialized_end=892
-  _globals['_ABORTJOBREQUEST']._serialized_start=894
-  _globals['_ABORTJOBREQUEST']._serialized_end=960
-  _globals['_ABORTJOBREPLY']._serialized_start=962
-  _globals['_ABORTJOBREPLY']._serialized_end=977
-  _globals['_FETCHSEALEDREQUEST']._serialized_start=979
-  _globals['_FETCHSEALEDREQUEST']._serialized_end=1032
-  _globals['_SEALEDCHUNK']._serialized_start=1034
-  _globals['_SEALEDCHUNK']._serialized_end=1112
-  _globals['_FETCHOPENEDREQUEST']._serialized_start=1114
-  _globals['_FETCHOPENEDREQUEST']._serialized_end=1150
-  _globals['_OPENEDVALUE']._serialized_start=1152
-  _globals['_OPENEDVALUE']._serialized_end=1227
-  _globals['_FETCHOPENEDREPLY']._serialized_start=1229
-  _globals['_FETCHOPENEDREPLY']._serialized_end=1306
-  _globals['_FRAME']._serialized_start=1308
-  _globals['_FRAME']._serialized_end=1330
-  _globals['_DESCRIBEPARTYREQUEST']._serialized_start=1332
-  _globals['_DESCRIBEPARTYREQUEST']._serialized_end=1354
-  _globals['_DESCRIBEPARTYREPLY']._serialized_start=1357
-  _globals['_DESCRIBEPARTYREPLY']._serialized_end=1583
-  _globals['_DESCRIBEPARTYREPLY_BYTESBYPEERENTRY']._serialized_start=1533
-  _globals['_DESCRIBEPARTYREPLY_BYTESBYPEERENTRY']._serialized_end=1583
-  _globals['_PARTY']._serialized_start=1586
-  _globals['_PARTY']._serialized_end=2293
+  _globals['_ROUNDPROGRESS']._serialized_end=929
+  _globals['_TRAFFIC']._serialized_start=932
+  _globals['_TRAFFIC']._serialized_end=1136
+  _globals['_ABORTJOBREQUEST']._serialized_start=1138
+  _globals['_ABORTJOBREQUEST']._serialized_end=1204
+  _globals['_ABORTJOBREPLY']._serialized_start=1206
+  _globals['_ABORTJOBREPLY']._serialized_end=1221
+  _globals['_FETCHSEALEDREQUEST']._serialized_start=1223
+  _globals['_FETCHSEALEDREQUEST']._serialized_end=1276
+  _globals['_SEALEDCHUNK']._serialized_start=1278
+  _globals['_SEALEDCHUNK']._serialized_end=1356
+  _globals['_FETCHOPENEDREQUEST']._serialized_start=1358
+  _globals['_FETCHOPENEDREQUEST']._serialized_end=1394
+  _globals['_OPENEDVALUE']._serialized_start=1396
+  _globals['_OPENEDVALUE']._serialized_end=1471
+  _globals['_FETCHOPENEDREPLY']._serialized_start=1473
+  _globals['_FETCHOPENEDREPLY']._serialized_end=1550
+  _globals['_FRAME']._serialized_start=1552
+  _globals['_FRAME']._serialized_end=1574
+  _globals['_DESCRIBEPARTYREQUEST']._serialized_start=1576
+  _globals['_DESCRIBEPARTYREQUEST']._serialized_end=1598
+  _globals['_DESCRIBEPARTYREPLY']._serialized_start=1601
+  _globals['_DESCRIBEPARTYREPLY']._serialized_end=1885
+  _globals['_DESCRIBEPARTYREPLY_BYTESBYPEERENTRY']._serialized_start=1835
+  _globals['_DESCRIBEPARTYREPLY_BYTESBYPEERENTRY']._serialized_end=1885
+  _globals['_PARTY']._serialized_start=1888
+  _globals['_PARTY']._serialized_end=2595
 # @@protoc_insertion_point(module_scope)

@@ -318,25 +318,85 @@ class RoundProgress(_message.Message):
     PROGRESS_JSON_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     STOPPED_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     progress_json: _builtins.str
     """masque.jobs.record.Progress"""
     done: _builtins.bool
     stopped: _builtins.bool
     """the early-stop bit, which the job declared"""
+    @_builtins.property
+    def traffic(self) -> Global___Traffic:
+        """of this job so far"""
+
     def __init__(
         self,
         *,
         progress_json: _builtins.str = ...,
         done: _builtins.bool = ...,
         stopped: _builtins.bool = ...,
+        traffic: Global___Traffic | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "progress_json", b"progress_json", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "progress_json", b"progress_json", "stopped", b"stopped", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RoundProgress: _TypeAlias = RoundProgress  # noqa: Y015
+
+@_typing.final
+class Traffic(_message.Message):
+    """What a party has seen and sent, in numbers that every party can compute from the program."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCHANGES_FIELD_NUMBER: _builtins.int
+    SENT_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
+    DECLARED_OPENINGS_FIELD_NUMBER: _builtins.int
+    SEALED_OUTPUTS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_PEERS_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_DEALER_FIELD_NUMBER: _builtins.int
+    exchanges: _builtins.int
+    """messages to each peer, one a round of the protocol"""
+    sent: _builtins.int
+    """bytes of masked values to all peers together, without framing"""
+    received: _builtins.int
+    """bytes of masked values from all peers"""
+    corrections: _builtins.int
+    """bytes from the dealer"""
+    declared_openings: _builtins.int
+    """unmasked values opened, each declared in the job"""
+    sealed_outputs: _builtins.int
+    """shares sealed, one for each output and recipient"""
+    seconds: _builtins.float
+    """since the first training round began"""
+    waiting_for_peers: _builtins.float
+    """of those"""
+    waiting_for_dealer: _builtins.float
+    """of those"""
+    def __init__(
+        self,
+        *,
+        exchanges: _builtins.int = ...,
+        sent: _builtins.int = ...,
+        received: _builtins.int = ...,
+        corrections: _builtins.int = ...,
+        declared_openings: _builtins.int = ...,
+        sealed_outputs: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        waiting_for_peers: _builtins.float = ...,
+        waiting_for_dealer: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "declared_openings", b"declared_openings", "exchanges", b"exchanges", "received", b"received", "sealed_outputs", b"sealed_outputs", "seconds", b"seconds", "sent", b"sent", "waiting_for_dealer", b"waiting_for_dealer", "waiting_for_peers", b"waiting_for_peers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Traffic: _TypeAlias = Traffic  # noqa: Y015
 
 @_typing.final
 class AbortJobRequest(_message.Message):
@@ -567,14 +627,22 @@ class DescribePartyReply(_message.Message):
     DATASETS_FIELD_NUMBER: _builtins.int
     BYTES_SENT_FIELD_NUMBER: _builtins.int
     BYTES_BY_PEER_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    SHARE_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     jobs: _builtins.int
     datasets: _builtins.int
     bytes_sent: _builtins.int
     """to other parties, since the start"""
+    share_bytes: _builtins.int
+    """of the data sets here"""
     @_builtins.property
     def bytes_by_peer(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def traffic(self) -> Global___Traffic:
+        """of all jobs since the start"""
+
     def __init__(
         self,
         *,
@@ -584,10 +652,12 @@ class DescribePartyReply(_message.Message):
         datasets: _builtins.int = ...,
         bytes_sent: _builtins.int = ...,
         bytes_by_peer: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        traffic: Global___Traffic | None = ...,
+        share_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_by_peer", b"bytes_by_peer", "bytes_sent", b"bytes_sent", "datasets", b"datasets", "jobs", b"jobs", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_by_peer", b"bytes_by_peer", "bytes_sent", b"bytes_sent", "datasets", b"datasets", "jobs", b"jobs", "name", b"name", "share_bytes", b"share_bytes", "traffic", b"traffic", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
