@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from masque.data.table import FeatureColumn, LabelInfo, canonical_json, first_repeated
 from masque.errors import ProtocolError, SpecError
 from masque.jobs import document, fit
-from masque.jobs.complaints import Complaint, refusal, suggestion, validated
+from masque.jobs.complaints import KEY_PATTERN, Complaint, refusal, suggestion, validated
 from masque.jobs.fit import SharedTable, Split
 from masque.jobs.rules import complaints_about
 from masque.jobs.spec import EVERYBODY, JobSpec, Name, Section
@@ -28,7 +28,7 @@ def _listed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Key = Annotated[str, Field(pattern=KEY_PATTERN)]
 
 
 class Recipient(Section):

@@ -21,6 +21,9 @@ from masque.jobs.document import Document, Where
 
 Model = TypeVar("Model", bound=BaseModel)
 
+KEY_PATTERN = r"^[0-9a-f]{64}$"
+"""32 bytes in hex: public keys."""
+
 _SHORT = 60
 _LEAST_BEGINNING = 3
 
@@ -144,6 +147,8 @@ def _complaint(model: type[BaseModel], value: Any, where: Where, detail: ErrorDe
     if kind == "union_tag_not_found":
         known = _options(_declared(model, value, where))
         return Complaint(where, "has no kind", f"Known kinds: {', '.join(known)}.")
+    if kind == "string_pattern_mismatch" and context.get("pattern") == KEY_PATTERN:
+        return Complaint(where, f"must be 64 digits 0-9, a-f, not {shown(given)}")
     if kind == "tuple_type" and isinstance(given, str):
         return Complaint(where, f"must be a list, not {shown(given)}", f"Write [{given}].")
     problem, cure = _WORDS.get(kind, (detail["msg"], ""))

@@ -49,8 +49,6 @@ def read_progress(text: str | bytes, sender: str) -> Progress:
         raise _not_progress(sender)
     for field in fields(Progress):
         value, kind = found[field.name], type(defaults[field.name])
-        if kind is float and type(value) is int:
-            value = found[field.name] = float(value)
         if type(value) is not kind or (kind is float and not math.isfinite(value)):
             raise _not_progress(sender)
     return Progress(**found)

@@ -20,7 +20,7 @@ Job = TypeVar("Job")
 class State(Enum):
     """States of both machines; `value` is the public word for it."""
 
-    ABSENT = "absent"  # party only
+    ABSENT = "unknown"  # party only: it has not been asked to prepare it
     SUBMITTED = "submitted"  # coordinator only
     PREPARING = "preparing"
     READY = "ready"  # party only: between two training rounds
@@ -63,7 +63,7 @@ def settle(table: Table, job: Job, event: Any) -> tuple[Job, tuple[Any, ...]]:
     if rule is Verdict.PEER:
         raise wrong(event.peer, what, name)
     if rule is Verdict.USER:
-        raise Conflict(f"job {name} is {state.value}: it cannot be {event.words}.", job=name)
+        raise Conflict(f"job {name} cannot be {event.words}: it is {state.value}.", job=name)
     if rule is Verdict.OVER:
         raise failed(job)
     raise AssertionError(what)
