@@ -63,6 +63,7 @@ class Server:
         self.identity = credentials.identity
         self._grace = grace
         self._stop_requested = threading.Event()
+        self._signalled = False
         self._stopped: threading.Event | None = None
         self._lock = threading.Lock()
         self._health = health.HealthServicer()
@@ -110,16 +111,16 @@ class Server:
         """Block until SIGTERM, SIGINT or `request_stop`, then stop.
 
         Signals are handled only when called from the main thread. A second signal ends the running
-        calls at once.
+        calls at once. After a signal the handlers stay, so that a further one cannot kill a
+        process that is ending well.
         """
         previous = self._handle_signals()
-        try:
-            # Waiting in slices: Python runs signal handlers only between waits.
-            while not self._stop_requested.wait(0.5):
-                pass
-            self.stop()
-            _log.info("stopped", address=self.address)
-        finally:
+        # Waiting in slices: Python runs signal handlers only between waits.
+        while not self._stop_requested.wait(0.25):
+            pass
+        self.stop()
+        _log.info("stopped", address=self.address)
+        if not self._signalled:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
@@ -140,8 +141,9 @@ class Server:
             return {}
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if self._stop_requested.is_set():
+            if self._signalled:
                 self._server.stop(0)
+            self._signalled = True
             self._stop_requested.set()
 
         numbers = (signal.SIGTERM, signal.SIGINT)

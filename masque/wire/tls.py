@@ -45,10 +45,13 @@ TLS_ENVIRONMENT: Mapping[str, str] = {CIPHER_SETTING: NO_TLS_1_2}
 
 Option = tuple[str, str | int]
 
-_KEEPALIVE: tuple[Option, ...] = (
+_BOTH_SIDES: tuple[Option, ...] = (
+    ("grpc.max_metadata_size", 32 * 1024),  # errors travel in trailing metadata
+    ("grpc.absolute_max_metadata_size", 64 * 1024),
     # A ping after 4 s of silence, answered within 4 s: a dead peer is known within 8 s.
     ("grpc.keepalive_time_ms", 4_000),
     ("grpc.keepalive_timeout_ms", 4_000),
+    ("grpc.http2.ping_timeout_ms", 4_000),  # 60 s by default, which overrides the one above
     ("grpc.http2.max_pings_without_data", 0),
 )
 
@@ -138,7 +141,7 @@ def channel_options(expected: Identity, *, max_message: int = MAX_MESSAGE) -> li
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.use_local_subchannel_pool", 1),  # no other channel's failures and connections
         ("grpc.keepalive_permit_without_calls", 0),
-        *_KEEPALIVE,
+        *_BOTH_SIDES,
     ]
 
 
@@ -151,7 +154,7 @@ def server_options(*, max_message: int = MAX_MESSAGE) -> list[Option]:
         ("grpc.max_concurrent_streams", 256),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000),
         ("grpc.http2.max_ping_strikes", 0),
-        *_KEEPALIVE,
+        *_BOTH_SIDES,
     ]
 
 

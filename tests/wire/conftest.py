@@ -22,9 +22,9 @@ from masque.wire.tls import Credentials, find_credentials, open_channel
 PROJECT = "demo"
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 
-ECHO, STREAM, REFUSE, CRASH, UNLISTED, SLEEP, WHO = (
+ECHO, STREAM, REFUSE, CRASH, UNLISTED, SLEEP, WHO, LONG = (
     f"/test.Echo/{name}"
-    for name in ("Echo", "Stream", "Refuse", "Crash", "Unlisted", "Sleep", "Who")
+    for name in ("Echo", "Stream", "Refuse", "Crash", "Unlisted", "Sleep", "Who", "Long")
 )
 PERMISSIONS = {
     ECHO: {Role.PARTY, Role.COORDINATOR},
@@ -33,6 +33,7 @@ PERMISSIONS = {
     CRASH: {Role.PARTY},
     SLEEP: {Role.PARTY},
     WHO: set(Role),
+    LONG: {Role.PARTY},
 }
 SECRET = b"\x13\x37secret-share"
 
@@ -83,7 +84,13 @@ class EchoService(GenericHandler):
             return None
         if method == STREAM:
             return grpc.stream_stream_rpc_method_handler(self.stream)
-        single = {REFUSE: self.refuse, CRASH: self.crash, SLEEP: self.sleep, WHO: self.who}
+        single = {
+            LONG: self.long,
+            REFUSE: self.refuse,
+            CRASH: self.crash,
+            SLEEP: self.sleep,
+            WHO: self.who,
+        }
         behaviour: Callable[..., bytes] = single.get(method, self.echo)
         return grpc.unary_unary_rpc_method_handler(behaviour)
 
@@ -102,6 +109,9 @@ class EchoService(GenericHandler):
 
     def refuse(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         raise Refused("The policy says no.", hint="Ask its owner.", field="epochs", raw=SECRET)
+
+    def long(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        raise Refused(5_000 * "\N{SNOWMAN}", hint=5_000 * "\N{SNOWMAN}")
 
     def crash(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         raise RuntimeError(f"unexpected {SECRET!r}")

@@ -28,6 +28,7 @@ from masque.wire.tls import Credentials, find_credentials, open_channel
 from tests.wire.conftest import (
     CRASH,
     ECHO,
+    LONG,
     REFUSE,
     SECRET,
     SLEEP,
@@ -193,6 +194,12 @@ def test_errors_arrive_as_they_left(running: Running, project: Project) -> None:
             received.extend(translated(call, running.server.identity))
         assert received == [b"1"]
         still_serves(running)
+
+
+def test_the_longest_error_arrives(running: Running, project: Project) -> None:
+    error = failure(running, running.channel(project.credentials("party", "b")), LONG)
+    assert type(error) is Refused
+    assert len(error.message) == 1_500 and error.message.startswith("\N{SNOWMAN}")
 
 
 def test_accidents_become_incidents(running: Running, project: Project) -> None:

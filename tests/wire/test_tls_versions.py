@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from masque.errors import IdentityError
-from masque.wire import CIPHER_SETTING
 from masque.wire.authorise import identify
 from masque.wire.identity import Identity, Role
 from masque.wire.server import split_address
 from masque.wire.tls import TLS_ENVIRONMENT, Credentials, open_channel
 from tests.wire.conftest import PROJECT, WHO, Project, unary
-
-SERVE = """
-import sys
-from pathlib import Path
-{imports}
-from tests.wire.conftest import EchoService, PERMISSIONS
-from masque.wire.logs import configure
-from masque.wire.server import Server
-from masque.wire.tls import find_credentials
-configure("party a")
-register = [lambda server: server.add_generic_rpc_handlers((EchoService(),))]
-with Server(find_credentials(Path(sys.argv[1])), "127.0.0.1:0", PERMISSIONS, register) as server:
-    print(server.address, flush=True)
-    server.wait()
-"""
-ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def service_process(
-    directory: Path, imports: str = "import masque.wire", **extra: str
-) -> Iterator[str]:
-    """A service in a process of its own, since gRPC reads its settings once a process."""
-    environment = {k: v for k, v in os.environ.items() if k != CIPHER_SETTING} | extra
-    command = [sys.executable, "-c", SERVE.format(imports=imports), str(directory)]
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        _, errors = process.communicate(timeout=20)
-    assert process.returncode == 0, errors
+from tests.wire.processes import service_process
 
 
 def tls_connection(
@@ -128,15 +83,15 @@ def test_the_handshake_refuses_tls_1_2(
 ) -> None:
     credentials, directory = party
     server = project.credentials("party", "a").identity
-    with service_process(project.root / server.stem, imports, **extra) as address:
+    with service_process(project.root / server.stem, imports, **extra) as service:
         with pytest.raises(OSError, match=r"EOF|reset|alert|handshake"):
-            tls_connection(address, directory, credentials.identity, ssl.TLSVersion.TLSv1_2)
+            tls_connection(service.address, directory, credentials.identity, ssl.TLSVersion.TLSv1_2)
         with tls_connection(
-            address, directory, credentials.identity, ssl.TLSVersion.TLSv1_3
+            service.address, directory, credentials.identity, ssl.TLSVersion.TLSv1_3
         ) as connection:
             assert connection.version() == "TLSv1.3"
             assert credentials.identity.uri.encode() in raw_call(connection, WHO)
-        with open_channel(address, server, credentials) as channel:
+        with open_channel(service.address, server, credentials) as channel:
             assert unary(channel, WHO) == credentials.identity.uri.encode()
 
 
@@ -145,9 +100,9 @@ def test_the_guard_refuses_what_the_handshake_let_through(
 ) -> None:
     credentials, directory = party
     server = project.credentials("party", "a").identity
-    with service_process(project.root / server.stem, "import grpc") as address:
+    with service_process(project.root / server.stem, "import grpc") as service:
         with tls_connection(
-            address, directory, credentials.identity, ssl.TLSVersion.TLSv1_2
+            service.address, directory, credentials.identity, ssl.TLSVersion.TLSv1_2
         ) as connection:
             assert connection.version() == "TLSv1.2"
             answer = raw_call(connection, WHO)
