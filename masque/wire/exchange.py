@@ -1,0 +1,337 @@
+"""The exchange between parties over gRPC: one `swap` is one round of the protocol.
+
+    channels = {name: open_peer_channel(address, identity, credentials), ...}
+    with PeerExchange(hub, binding, channels).open() as exchange:
+        theirs = exchange.swap(ours)        # as often as the program wants, in one thread
+
+Every swap sends the same payload to every other party and waits for theirs. Nothing depends on what
+the payloads hold. Long payloads go chunk by chunk in step, so that no party ever holds more of a
+peer's message than it asked for, and none waits for another to read.
+
+A failure ends the exchange for good: the first error is raised by `swap`, now and ever after, and
+told to the other parties with the name of the culprit, so that all of them report the same one.
+A crashed peer is noticed when its connection breaks, one that hangs by keepalive within 10 s, one
+that is merely slow after `patience` seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from masque.errors import JobFailed, MasqueError, ProtocolError, Unavailable
+from masque.wire.binding import Binding
+from masque.wire.failures import translate
+from masque.wire.frames import Assembly, Buffer, check_greeting, chunks_of, frame
+from masque.wire.hub import Hub, Registration
+from masque.wire.streams import METHOD, Outgoing
+
+PATIENCE = 60.0
+OPENING = 30.0
+LIFETIME = 24 * 3600.0
+_RETRY = 0.2
+_DEAF = 2.0
+"""Seconds to learn why a peer stopped listening before that itself is the error."""
+
+
+@dataclass
+class Traffic:
+    """Payload bytes to and from one peer, and seconds spent waiting for it. No frame headers."""
+
+    sent: int = 0
+    received: int = 0
+    waited: float = 0.0
+
+
+@dataclass
+class _Link:
+    """Both streams of one pair: `outgoing` in our server, `call` to theirs."""
+
+    peer: str
+    channel: grpc.Channel
+    traffic: Traffic = field(default_factory=Traffic)
+    outgoing: Outgoing | None = None
+    call: Any = None
+    deaf: bool = False
+    expired: bool = False
+
+    def dial(self, binding: Binding, lifetime: float) -> None:
+        stub = self.channel.unary_stream(METHOD, None, None)
+        self.expired = False
+        self.call = stub(b"", metadata=binding.claim(self.peer), timeout=lifetime)
+
+    def send(self, message: bytes) -> None:
+        assert self.outgoing is not None, "an open exchange has all its streams"
+        if not self.outgoing.send(message):
+            self.deaf = True
+
+    def receive(self) -> bytes:
+        message: bytes = next(self.call)
+        return message
+
+    def break_off(self) -> None:
+        """Wake whoever waits in `send` or `receive`."""
+        if self.call is not None:
+            self.call.cancel()
+        if self.outgoing is not None:
+            self.outgoing.cancel()
+
+
+class PeerExchange:
+    """`masque.mpc.doors.Exchange` between the parties of one attempt of a job.
+
+    `channels` hold one channel per other party, opened with `open_peer_channel`; they stay the
+    caller's to close. `patience`: seconds a swap waits for one peer's next message; `opening`:
+    seconds for all parties to connect; `lifetime`: deadline of the whole attempt, in seconds.
+    `swap` belongs to one thread; `abort` and `close` may be called from any.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        binding: Binding,
+        channels: Mapping[str, grpc.Channel],
+        *,
+        patience: float = PATIENCE,
+        opening: float = OPENING,
+        lifetime: float = LIFETIME,
+    ) -> None:
+        assert set(channels) == set(binding.others), "one channel for every other party"
+        self._hub, self._binding = hub, binding
+        self._patience, self._opening, self._lifetime = patience, opening, lifetime
+        self._links = [_Link(name, channels[name]) for name in binding.others]
+        self._registration: Registration | None = None
+        self._ending = threading.Lock()
+        self._error: MasqueError | None = None
+        self._over = threading.Event()
+        self._awaited: tuple[_Link, float] | None = None
+        self.rounds = 0
+        """Swaps finished so far."""
+
+    @property
+    def traffic(self) -> dict[str, Traffic]:
+        """What went to and came from every peer so far, by name."""
+        return {link.peer: link.traffic for link in self._links}
+
+    @property
+    def waited(self) -> float:
+        """Seconds that swaps have waited for peers."""
+        return sum(link.traffic.waited for link in self._links)
+
+    def open(self) -> Self:
+        """Connect to every other party and compare what both are about to run.
+
+        Raises `Refused` (the difference is named), `IdentityError`, `Unavailable` (a party does
+        not answer within `opening` seconds), `Conflict` (the attempt was used before).
+        """
+        until = time.monotonic() + self._opening
+        self._registration = self._hub.register(self._binding, self.abort)
+        threading.Thread(target=self._watch, name="exchange-watch", daemon=True).start()
+        try:
+            for link in self._links:
+                self._connect(link, until)
+            streams = self._registration.wait(until)
+            for link in self._links:
+                link.outgoing = streams[link.peer]
+        except Exception as error:
+            raise self._fail(error) from None
+        finally:
+            self._awaited = None
+        if self._error is not None:  # aborted meanwhile
+            raise self._error
+        return self
+
+    def swap(self, payload: Buffer) -> Sequence[memoryview]:
+        """One round: `payload` to all others; theirs, of equal length, in party order.
+
+        Raises `Unavailable` (a peer died, hangs or is too slow), `ProtocolError` (it sent something
+        else than was due), `JobFailed` (it gave up and says why), or what `abort` was given.
+        """
+        if self._error is not None:
+            raise self._error
+        assert self._links[0].outgoing is not None, "open the exchange first"
+        try:
+            received = self._trade(payload)
+        except Exception as error:
+            raise self._fail(error) from None
+        except BaseException:
+            self.abort("The worker was interrupted.")
+            raise
+        self.rounds += 1
+        return received
+
+    def abort(self, reason: MasqueError | str) -> None:
+        """End the exchange: a `swap` that waits raises `reason`, and the other parties are told.
+
+        `reason` is shown to people at every party: it must hold nothing secret. A text becomes
+        a `JobFailed` of this party. Does nothing if the exchange is over.
+        """
+        if isinstance(reason, str):
+            name = self._binding.name
+            reason = JobFailed(reason, party=name, reporter=name, job=self._binding.job)
+        self._end(reason, told=self._notice(reason))
+
+    def close(self) -> None:
+        """End the exchange in peace. Does nothing if it is over."""
+        error = JobFailed("The exchange was closed.", party=self._binding.name)
+        self._end(error, told=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort(self._typed(error))
+
+    def _trade(self, payload: Buffer) -> list[memoryview]:
+        size = len(payload)
+        parts = [Assembly(link.peer, self.rounds, size) for link in self._links]
+        for chunk in range(chunks_of(size)):
+            message = frame(self.rounds, payload, chunk)
+            for link in self._links:
+                self._awaited = (link, time.monotonic() + self._patience)
+                link.send(message)
+            for link, part in zip(self._links, parts, strict=True):
+                part.add(self._receive(link))
+        self._awaited = None
+        for link in self._links:
+            link.traffic.sent += size
+            link.traffic.received += size
+        return [part.payload() for part in parts]
+
+    def _receive(self, link: _Link) -> bytes:
+        start = time.monotonic()
+        self._awaited = (link, start + (_DEAF if link.deaf else self._patience))
+        try:
+            message = link.receive()
+        except StopIteration:
+            raise self._ended_early(link) from None
+        except grpc.RpcError as error:
+            raise self._explain(link, error) from None
+        link.traffic.waited += time.monotonic() - start
+        if link.deaf:
+            raise self._located(Unavailable(f"Party {link.peer!r} stopped listening."), link)
+        return message
+
+    def _connect(self, link: _Link, until: float) -> None:
+        while True:
+            self._awaited = (link, until)
+            link.dial(self._binding, self._lifetime)
+            if self._over.is_set():
+                link.break_off()
+            try:
+                check_greeting(link.receive(), link.peer)
+            except StopIteration:
+                raise self._ended_early(link) from None
+            except grpc.RpcError as error:
+                reason = self._explain(link, error)
+                late = time.monotonic() + _RETRY > until
+                if type(reason) is not Unavailable or late or self._over.wait(_RETRY):
+                    raise reason from None
+            else:
+                return
+
+    def _watch(self) -> None:
+        """In a thread of its own: break off what waits beyond its time."""
+        while not self._over.wait(min(0.25, self._patience / 4)):
+            awaited = self._awaited
+            if awaited is not None and time.monotonic() > awaited[1]:
+                link = awaited[0]
+                link.expired = True
+                link.break_off()
+
+    def _explain(self, link: _Link, error: grpc.RpcError) -> MasqueError:
+        if self._error is not None:
+            return self._error
+        if link.expired and link.deaf:
+            return self._located(Unavailable(f"Party {link.peer!r} stopped listening."), link)
+        if link.expired:
+            opening = link.outgoing is None
+            seconds = self._opening if opening else self._patience
+            silent = Unavailable(
+                f"Party {link.peer!r} sent nothing for {seconds:g} s.",
+                hint="Check that it is running and not paused or overloaded, and whether it waits "
+                "for the dealer or a third party: see its log.",
+            )
+            return self._located(silent, link)
+        found = translate(error, service=f"party {link.peer!r}")
+        if "reporter" in found.where:
+            return found
+        return self._located(found, link)
+
+    def _located(self, error: MasqueError, link: _Link) -> MasqueError:
+        """`error` with the peer, the job and the swap in its text and fields."""
+        stage = "opening" if link.outgoing is None else f"swap {self.rounds}"
+        error.message = f"{error.message} (Job {self._binding.job!r}, {stage}.)"
+        error.args = (error.message,)
+        where = {"party": link.peer, "job": self._binding.job, "swap": self.rounds}
+        error.where = {**where, **error.where}
+        return error
+
+    def _ended_early(self, link: _Link) -> MasqueError:
+        ended = ProtocolError(
+            f"Party {link.peer!r} ended its exchange while more was due.",
+            hint="Run the same version of Masque at both parties.",
+        )
+        return self._located(ended, link)
+
+    def _typed(self, error: BaseException) -> MasqueError:
+        if isinstance(error, MasqueError):
+            return error
+        name = self._binding.name  # the text of an accident stays here: it may hold anything
+        return JobFailed(
+            f"Party {name!r} failed on its own account ({type(error).__name__}).",
+            hint="Its log has the reason.",
+            party=name,
+            job=self._binding.job,
+        )
+
+    def _notice(self, error: MasqueError) -> MasqueError:
+        """What the other parties are told."""
+        if "reporter" in error.where:
+            return error
+        name, where = self._binding.name, error.where
+        culprit = where.get("party") or where.get("service") or name
+        return JobFailed(
+            f"Party {name!r} gave up job {self._binding.job!r} at swap {self.rounds}: "
+            f"{error.message}",
+            hint=error.hint,
+            party=str(culprit),
+            reporter=name,
+            job=self._binding.job,
+            swap=self.rounds,
+        )
+
+    def _fail(self, error: Exception) -> MasqueError:
+        """End the exchange on `error`; what to raise: the first error, wherever it came from."""
+        typed = self._typed(error)
+        self._end(typed, told=self._notice(typed))
+        assert self._error is not None, "just set"
+        if self._error is typed and typed is not error:
+            typed.__cause__ = error
+        return self._error
+
+    def _end(self, error: MasqueError, *, told: MasqueError | None) -> None:
+        with self._ending:
+            if self._error is not None:
+                return
+            self._error = error
+        self._over.set()
+        if self._registration is not None:
+            self._registration.close(told)
+        for link in self._links:
+            if link.call is not None:
+                link.call.cancel()
