@@ -36,6 +36,8 @@ LEAF_LIFETIME = dt.timedelta(days=90)
 BACKDATED = dt.timedelta(minutes=5)
 """Certificates start this long ago, for machines whose clocks run behind."""
 
+_NEVER = dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
+
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -60,7 +62,7 @@ class Authority:
         """Write `<name>.<role>.pem` and `.key` and a copy of `authority.pem` into `directory`.
 
         `hosts` are the DNS names and IP addresses at which the service is reached by programs that
-        know nothing of identities. Returns the certificate's path. Raises `Conflict` if a file
+        know nothing of identities. A certificate ends with its authority at the latest. Returns the certificate's path. Raises `Conflict` if a file
         exists and `replace` is false, `IdentityError` for a foreign project or an unusable host.
         """
         if identity.project != self.project:
@@ -72,7 +74,8 @@ class Authority:
         authority_copy = self._copy_for(directory)
         key = ec.generate_private_key(ec.SECP256R1())
         start = (now or utc_now()) - BACKDATED
-        builder = _builder(_subject(identity), self.certificate.subject, key, start, lifetime)
+        issuer, latest = self.certificate.subject, self.certificate.not_valid_after_utc
+        builder = _builder(_subject(identity), issuer, key, start, lifetime, latest)
         certificate = _leaf(builder, self, identity, hosts).sign(self.key, hashes.SHA256())
         stem = directory / identity.stem
         files = {
@@ -171,6 +174,7 @@ def _builder(
     key: ec.EllipticCurvePrivateKey,
     start: dt.datetime,
     lifetime: dt.timedelta,
+    latest: dt.datetime | None = None,
 ) -> x509.CertificateBuilder:
     if lifetime <= dt.timedelta(0):
         raise IdentityError("A certificate must be valid for some time.", hint="Ask for 1 day.")
@@ -181,7 +185,7 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
-        .not_valid_after(start + BACKDATED + lifetime)
+        .not_valid_after(min(start + BACKDATED + lifetime, latest or _NEVER))
     )
 
 

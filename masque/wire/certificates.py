@@ -108,6 +108,7 @@ def verify(
     whose = f"The certificate of {identity}"
     _verify_issuer(certificate, authority, whose)
     _verify_period(certificate, whose, at or utc_now())
+    _verify_period(authority, "The certificate of the authority", at or utc_now())
     _verify_purpose(certificate, whose)
     if role is not None and identity.role != role:
         raise IdentityError(
@@ -141,7 +142,7 @@ def _verify_period(certificate: x509.Certificate, whose: str, at: dt.datetime) -
     if at > end:
         raise IdentityError(
             f"{whose} expired at {end:%Y-%m-%d %H:%M} UTC.",
-            hint="Renew it with `masque pki issue --replace` and restart its service.",
+            hint="Renew it with `masque pki issue --replace`: running services take up the new one.",
             expired=end.isoformat(),
         )
     if at < start:

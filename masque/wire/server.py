@@ -64,6 +64,7 @@ class Server:
         self._grace = grace
         self._stop_requested = threading.Event()
         self._signalled = False
+        self._on_stop: list[Callable[[], None]] = []
         self._stopped: threading.Event | None = None
         self._lock = threading.Lock()
         self._health = health.HealthServicer()
@@ -93,6 +94,13 @@ class Server:
         """Let the health check say SERVING, or NOT_SERVING when work is impossible for now."""
         self._health.set("", _SERVING if serving else _NOT_SERVING)
 
+    def on_stop(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when stopping begins: end long-lived streams in it.
+
+        Streams that go on are cut off when the grace is over.
+        """
+        self._on_stop.append(callback)
+
     def request_stop(self) -> None:
         """Make `wait` return. Safe in signal handlers and RPC handlers."""
         self._stop_requested.set()
@@ -103,6 +111,8 @@ class Server:
         with self._lock:
             if self._stopped is None:
                 self._health.enter_graceful_shutdown()
+                for callback in self._on_stop:
+                    callback()
                 self._stopped = self._server.stop(self._grace if grace is None else grace)
         self._stopped.wait()
         self._threads.shutdown(wait=False, cancel_futures=True)

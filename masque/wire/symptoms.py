@@ -50,7 +50,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         r"certificate has expired|CERTIFICATE_EXPIRED",
         IdentityError,
         "The certificate of {at} has expired.",
-        "Renew it with `masque pki issue --replace` and restart the service.",
+        "Renew it with `masque pki issue --replace`: the service takes up the new one.",
     ),
     _symptom(
         r"certificate is not yet valid",

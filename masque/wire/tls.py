@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from masque.errors import IdentityError, NotFound
+from masque.errors import IdentityError, MasqueError, NotFound
 from masque.wire import CIPHER_SETTING, NO_TLS_1_2
 from masque.wire.authority import AUTHORITY_FILE
 from masque.wire.certificates import (
@@ -43,6 +44,8 @@ MAX_MESSAGE = 4 * 1024 * 1024
 TLS_ENVIRONMENT: Mapping[str, str] = {CIPHER_SETTING: NO_TLS_1_2}
 """What to put into the environment of a process that imports `grpc` before `masque.wire`."""
 
+_log = structlog.get_logger("masque.wire")
+
 Option = tuple[str, str | int]
 
 _BOTH_SIDES: tuple[Option, ...] = (
@@ -57,13 +60,32 @@ _BOTH_SIDES: tuple[Option, ...] = (
 
 
 @dataclass(frozen=True)
+class CredentialFiles:
+    """Where an identity was loaded from, and the state of its certificate's file then."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+    changed: int
+
+    def have_changed(self) -> bool:
+        """Whether the certificate on disk is another one now."""
+        return _changed(self.certificate) != self.changed
+
+
+@dataclass(frozen=True)
 class Credentials:
-    """One identity's certificate and key, and the authority that both sides believe."""
+    """One identity's certificate and key, and the authority that both sides believe.
+
+    With a `source`, a certificate renewed on disk is taken up without a restart: by a server at
+    the next connection made to it, by `open_channel` when it opens the next channel.
+    """
 
     identity: Identity
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     authority: x509.Certificate
+    source: CredentialFiles | None = field(default=None, repr=False, compare=False)
 
     @property
     def certificate_pem(self) -> bytes:
@@ -75,10 +97,40 @@ class Credentials:
         """The authority's certificate as PEM text."""
         return certificate_pem(self.authority)
 
+    def renewed(self) -> Credentials:
+        """The credentials now on disk if they were replaced by good ones; otherwise these."""
+        if self.source is None or not self.source.have_changed():
+            return self
+        try:
+            files = self.source
+            found = load_credentials(files.certificate, files.key, files.authority)
+            if found.identity != self.identity or found.authority != self.authority:
+                raise IdentityError(f"{files.certificate} is no renewal of {self.identity.uri}.")
+        except (MasqueError, OSError) as error:
+            _log.warning("renewal ignored", error=error)
+            return self
+        _log.info("certificate renewed", until=found.certificate.not_valid_after_utc)
+        return found
+
     def for_server(self) -> grpc.ServerCredentials:
         """What a gRPC server needs: client certificates of the same authority are required."""
+        current = self
+
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
+            """Called by gRPC before every handshake; None means: as before."""
+            nonlocal current
+            before, current = current, current.renewed()
+            return None if current is before else current._configuration()
+
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration(),
+            fetch,  # type: ignore[arg-type]  # the stubs forget the None
+            require_client_authentication=True,
+        )
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
         pair = (private_pem(self.key), self.certificate_pem)
-        return grpc.ssl_server_credentials([pair], self.authority_pem, require_client_auth=True)
+        return grpc.ssl_server_certificate_configuration([pair], self.authority_pem)
 
     def for_channel(self) -> grpc.ChannelCredentials:
         """What a gRPC channel needs."""
@@ -95,6 +147,7 @@ def load_credentials(
     Raises `IdentityError` (expired, foreign, key of another certificate, key readable by others)
     or `NotFound`. `at` (UTC) is the moment of validity, by default now.
     """
+    changed = _changed(certificate)
     leaf = load_certificate(certificate)
     signing_key = load_signing_key(key)
     issuer = load_certificate(authority, "authority's certificate")
@@ -104,7 +157,8 @@ def load_credentials(
             hint="Restore both files of one issue, or issue again with --replace.",
             file=str(key),
         )
-    return Credentials(verify(leaf, issuer, at=at), leaf, signing_key, issuer)
+    source = CredentialFiles(certificate, key, authority, changed)
+    return Credentials(verify(leaf, issuer, at=at), leaf, signing_key, issuer, source)
 
 
 def find_credentials(
@@ -171,4 +225,13 @@ def open_channel(
     it in a `with` statement.
     """
     options = channel_options(expected, max_message=max_message)
-    return grpc.secure_channel(address, credentials.for_channel(), options=options)
+    return grpc.secure_channel(address, credentials.renewed().for_channel(), options=options)
+
+
+def _changed(path: Path) -> int:
+    """A number that differs once the file was replaced; 0 if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0
+    return found.st_mtime_ns ^ found.st_ino

@@ -137,3 +137,11 @@ def test_no_key_in_a_representation(tmp_path: Path) -> None:
     authority.issue(PARTY, tmp_path / "a")
     for thing in (authority, find_credentials(tmp_path / "a")):
         assert "PRIVATE" not in repr(thing) and "key=" not in repr(thing)
+
+
+def test_an_authority_that_ends(tmp_path: Path) -> None:
+    authority = create_authority(tmp_path / "authority", "demo", lifetime=dt.timedelta(days=1))
+    certificate = load_certificate(authority.issue(PARTY, tmp_path / "a"))
+    assert certificate.not_valid_after_utc == authority.certificate.not_valid_after_utc
+    with pytest.raises(IdentityError, match="valid for some time"):
+        authority.issue(PARTY, tmp_path / "b", lifetime=dt.timedelta(0))

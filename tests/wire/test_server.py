@@ -258,3 +258,12 @@ def test_a_stop_lets_running_calls_finish(running: Running, project: Project) ->
         assert future.result() == b"0.4"
         with pytest.raises(grpc.RpcError):
             unary(channel, ECHO, timeout=1)
+
+
+def test_a_stop_is_announced_once(project: Project) -> None:
+    announced: list[str] = []
+    for running in run_service(project, project.credentials("party", "a")):
+        running.server.on_stop(lambda: announced.append("stop"))
+        running.server.stop()
+        assert announced == ["stop"]
+    assert announced == ["stop"]

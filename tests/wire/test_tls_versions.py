@@ -60,7 +60,7 @@ def raw_call(connection: ssl.SSLSocket, method: str) -> bytes:
     try:
         while part := connection.recv(65536):
             answer += part
-            if b"grpc-status" in answer and b"masque://" in answer:
+            if b"grpc-status" in answer:
                 break
     except TimeoutError:
         pass
