@@ -7,6 +7,7 @@ the nearest known one, keys in the wrong section the section where they belong.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,9 @@ Model = TypeVar("Model", bound=BaseModel)
 KEY_PATTERN = r"^[0-9a-f]{64}$"
 """32 bytes in hex: public keys."""
 
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHORT = 60
+_MOST_LINES = 20
 _LEAST_BEGINNING = 3
 
 
@@ -41,7 +44,10 @@ class Complaint:
         """The path in words, as `training.optimizer.learning_rate` or `data.rows[0]`."""
         text = ""
         for part in self.where:
-            text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+            if isinstance(part, int):
+                text += f"[{part}]"
+            else:
+                text += ("." if text else "") + (part if _PLAIN.fullmatch(part) else shown(part))
         return text
 
 
@@ -66,7 +72,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 def shown(value: Any) -> str:
     """A value for an error text, cut when it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, endless nesting
+        return f"this {type(value).__name__}"
     return text if len(text) <= _SHORT else f"{text[:_SHORT]}..."
 
 
@@ -107,7 +116,10 @@ def _text(source: Document, ordered: Sequence[Complaint]) -> str:
         lines.append(f"{place}{field} {complaint.problem}. {complaint.cure}".strip())
     if len(lines) == 1:
         return f"{source.name}, {lines[0]}" if source.lines else f"{source.name}: {lines[0]}"
-    return "\n  ".join([f"{source.name} has {len(lines)} mistakes:", *lines])
+    head = f"{source.name} has {len(lines)} mistakes:"
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES} more"]
+    return "\n  ".join([head, *lines])
 
 
 def _without_echoes(
@@ -149,12 +161,12 @@ def _complaint(model: type[BaseModel], value: Any, where: Where, detail: ErrorDe
         return Complaint(where, "has no kind", f"Known kinds: {', '.join(known)}.")
     if kind == "string_pattern_mismatch" and context.get("pattern") == KEY_PATTERN:
         return Complaint(where, f"must be 64 digits 0-9, a-f, not {shown(given)}")
-    if kind == "tuple_type" and isinstance(given, str):
+    if kind == "tuple_type" and isinstance(given, str) and _PLAIN.fullmatch(given):
         return Complaint(where, f"must be a list, not {shown(given)}", f"Write [{given}].")
-    problem, cure = _WORDS.get(kind, (detail["msg"], ""))
-    return Complaint(
-        where, problem.format(given=shown(given), **context), cure.format(given=given, **context)
-    )
+    if kind not in _WORDS:
+        return Complaint(where, f"is not valid: {detail['msg']}")
+    problem, cure = _WORDS[kind]
+    return Complaint(where, problem.format(given=shown(given), **context), cure)
 
 
 _LIST = ("must be a list, not {given}", "Write a list, as [first, second].")

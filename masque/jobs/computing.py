@@ -158,6 +158,11 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Finish:
+    """Seal, keep or publish what the job promised, then destroy the rest of it."""
+
+
+@dataclass(frozen=True)
 class GiveResults:
     """Answer with the sealed results."""
 
@@ -170,7 +175,7 @@ class Release:
     reason: str
 
 
-Effect = Remember | Compile | Run | GiveResults | Release
+Effect = Remember | Compile | Run | Finish | GiveResults | Release
 Step = tuple[ComputedJob, tuple[Effect, ...]]
 
 
@@ -240,9 +245,10 @@ def _run(job: ComputedJob, event: RunRound) -> Step:
 
 def _finished(job: ComputedJob, event: RoundFinished) -> Step:
     assert event.round == job.round, "the worker runs what it was told"
-    done = job.round + 1
-    state = State.READY if done < job.rounds else State.FINISHING
-    return replace(job, state=state, round=done), ()
+    job = replace(job, round=job.round + 1)
+    if job.round < job.rounds:
+        return replace(job, state=State.READY), ()
+    return replace(job, state=State.FINISHING), (Finish(),)
 
 
 def _give(job: ComputedJob, event: FetchResults) -> Step:

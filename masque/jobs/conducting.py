@@ -68,7 +68,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A party or the dealer has compiled the program: its digest and the names of its rounds."""
+    """A party or the dealer has compiled the program: its digest; a party: its rounds' names."""
 
     peer: str
     attempt: int
@@ -200,10 +200,11 @@ def _begin(job: ConductedJob, event: Begin) -> Step:
 
 def _prepared(job: ConductedJob, event: Prepared) -> Step:
     _expected(job, event, event.words)
-    if not event.round_names:
+    if event.peer in job.parties and not event.round_names:
         raise wrong(event.peer, f"compiled job {job.job_id} to no training round", job.job_id)
-    first = not job.program
-    if not first and (event.program, event.round_names) != (job.program, job.round_names):
+    same_program = job.program in {b"", event.program}
+    same_rounds = () in {job.round_names, event.round_names} or job.round_names == event.round_names
+    if not (same_program and same_rounds):
         return _end(
             job,
             State.FAILED,
@@ -212,7 +213,8 @@ def _prepared(job: ConductedJob, event: Prepared) -> Step:
             event.peer,
         )
     waiting = job.waiting - {event.peer}
-    job = replace(job, waiting=waiting, program=event.program, round_names=event.round_names)
+    names = event.round_names or job.round_names
+    job = replace(job, waiting=waiting, program=event.program, round_names=names)
     if waiting:
         return job, ()
     return _ask_round(replace(job, state=State.TRAINING), 0)
@@ -230,7 +232,7 @@ def _round_done(job: ConductedJob, event: RoundDone) -> Step:
     if stopping and stopping != frozenset(job.parties):
         names = ", ".join(sorted(stopping))
         return _end(job, State.FAILED, "the parties do not agree on stopping early", names)
-    job = replace(job, stopped=bool(stopping))
+    job = replace(job, stopped=job.stopped or bool(stopping))
     if job.round + 1 < len(job.round_names):
         return _ask_round(job, job.round + 1)
     parties = frozenset(job.parties)

@@ -18,7 +18,7 @@ import yaml
 
 from masque.errors import SpecError
 
-LARGEST = 1 << 20
+LARGEST = 1 << 16
 """Bytes of the largest file read."""
 
 DEEPEST = 32

@@ -19,6 +19,7 @@ from masque.jobs.computing import (
     Effect,
     Event,
     FetchResults,
+    Finish,
     GiveResults,
     Overdue,
     Prepare,
@@ -133,6 +134,7 @@ def test_a_job_that_goes_well() -> None:
         Compile(),
         Run(0),
         Run(1),
+        Finish(),
         GiveResults(),
         GiveResults(),
     ]

@@ -49,7 +49,8 @@ def run(job: ConductedJob, *events: Event) -> tuple[ConductedJob, list[Effect]]:
 
 
 def prepared(attempt: int = 1) -> list[Event]:
-    return [Prepared(peer, attempt, PROGRAM, ROUNDS) for peer in ("dealer", *PARTIES)]
+    names = {"dealer": (), "party-0": ROUNDS, "party-1": ROUNDS}
+    return [Prepared(peer, attempt, PROGRAM, rounds) for peer, rounds in names.items()]
 
 
 def done(round: int, stopped: bool = False) -> list[Event]:
@@ -143,11 +144,13 @@ def test_a_job_that_goes_well() -> None:
     ]
     assert job.state is State.SUCCEEDED
     assert job.round_names == ROUNDS
+    assert job.stopped
     assert not job.waiting
 
 
-def test_another_program_is_the_culprits_fault() -> None:
-    job, effects = run(NEW, Begin(), *prepared()[:2], Prepared("party-1", 1, b"q" * 32, ROUNDS))
+@pytest.mark.parametrize("other", [(b"q" * 32, ROUNDS), (PROGRAM, ROUNDS[:2])])
+def test_another_program_is_the_culprits_fault(other: tuple[bytes, tuple[str, ...]]) -> None:
+    job, effects = run(NEW, Begin(), *prepared()[:2], Prepared("party-1", 1, *other))
     assert job.state is State.FAILED
     assert job.culprit == "party-1"
     assert "compiled another program" in job.reason

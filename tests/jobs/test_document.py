@@ -72,7 +72,7 @@ def test_what_is_not_our_yaml_is_refused_with_its_line(text: str, line: int, par
     assert f"job.yaml, line {line}, column" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "- " * 5_000, '"\\U99999999"', "\x00", "\ud800"])
+@pytest.mark.parametrize("text", ["[" * 60_000, "- " * 5_000, '"\\U99999999"', "\x00", "\ud800"])
 def test_hostile_texts_are_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"job\.yaml"):
         parse(text, "job.yaml")

@@ -257,3 +257,46 @@ def test_no_change_of_a_good_job_raises_anything_but_spec_error(data: st.DataObj
 def test_text_and_values_are_judged_alike(tree: dict[str, Any]) -> None:
     with pytest.raises(SpecError):
         parse(yaml.safe_dump(tree, allow_unicode=True), "job.yaml")
+
+
+def test_many_mistakes_are_cut_short() -> None:
+    with pytest.raises(SpecError) as caught:
+        from_values(values(**{f"zzz{i}": 1 for i in range(100)}))
+    assert str(caught.value).startswith("the job has 100 mistakes:")
+    assert str(caught.value).endswith("and 80 more")
+    assert len(str(caught.value).splitlines()) == 22
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"\\x1b[31mred": 1}',
+        '{"name": "\\x1b[31mred"}',
+        '{"reveal": {"to": "\\x1b[31mred"}}',
+        '{"model": {"kind": "\\x1b[31m"}}',
+        '{"training": {"schedule": {"kind": "\\x1b[31m"}}}',
+        '{"a\\nb": {"\\u202e": 1}}',
+    ],
+)
+def test_no_control_character_reaches_the_terminal(text: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(text, "job.yaml")
+    assert all(line.isprintable() for line in str(caught.value).splitlines())
+    for mistake in caught.value.where["complaints"]:  # type: ignore[attr-defined]
+        assert "".join(str(part) for part in mistake.values()).isprintable()
+
+
+@pytest.mark.parametrize("value", [10**5000, -(10**5000)], ids=["plus", "minus"])
+def test_numbers_of_thousands_of_digits(value: int) -> None:
+    for path in ("training__seed", "training__epochs", "model__l2", "name", "data", "reveal__to"):
+        with pytest.raises(SpecError):
+            from_values(values(**{path: value}))
+
+
+def test_endless_nesting() -> None:
+    nested: Any = []
+    for _ in range(100_000):
+        nested = [nested]
+    for path in ("training__seed", "model__l2", "name", "data", "reveal__to", "data__rows"):
+        with pytest.raises(SpecError):
+            from_values(values(**{path: nested}))
