@@ -92,11 +92,21 @@ class Writer:
         self.row += rows
 
     def write_identifiers(self, payload: bytes | memoryview) -> None:
-        """Takes this party's share of the identifier digest (32 bytes)."""
+        """Takes this party's share of the identifier digest: 4 uint64 words, once.
+
+        Errors: ProtocolError if the table has no identifiers, or it came before.
+        """
         self._check_open()
-        if not self.info.has_identifiers or len(payload) != 8 * identifiers.WORDS:
+        problem = ""
+        if not self.info.has_identifiers:
+            problem = "an identifier digest for a table without identifiers"
+        elif memoryview(payload).nbytes != 8 * identifiers.WORDS:
+            problem = f"an identifier digest that has not {8 * identifiers.WORDS} bytes"
+        elif self._identifiers:
+            problem = "an identifier digest twice"
+        if problem:
             self.abort()
-            raise ProtocolError("an identifier digest was sent that the table does not have.")
+            raise self._refusal(problem)
         with self._disk(), create(self.folder / IDENTIFIERS) as file:
             file.write(payload)
             flush(file)
@@ -111,12 +121,10 @@ class Writer:
         file = self._check_open()
         try:
             if self.row != self.info.rows or self._identifiers != self.info.has_identifiers:
-                raise ProtocolError(
-                    f"the upload of {self.name!r} ended after {self.row} of {self.info.rows} rows"
-                    f"{'' if self._identifiers or not self.info.has_identifiers else ', no digest'}"
-                    ".",
-                    hint="Nothing of it was kept; share the data again.",
-                    dataset=self.name,
+                lacking = "" if self._identifiers else " and without its identifier digest"
+                raise self._refusal(
+                    f"it ended after {self.row} of {self.info.rows} rows"
+                    + (lacking if self.info.has_identifiers else "")
                 )
             with self._disk():
                 flush(file)
@@ -164,11 +172,14 @@ class Writer:
         elif checksum(payload) != crc:
             problem = f"the chunk at row {first_row} does not match its checksum"
         if problem:
-            raise ProtocolError(
-                f"upload of {self.name!r}: {problem}.",
-                hint="Nothing of it was kept; share the data again.",
-                dataset=self.name,
-            )
+            raise self._refusal(problem)
+
+    def _refusal(self, problem: str) -> ProtocolError:
+        return ProtocolError(
+            f"upload of {self.name!r}: {problem}.",
+            hint="Nothing of it was kept; share the data again.",
+            dataset=self.name,
+        )
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:

@@ -133,9 +133,9 @@ def test_the_digest_does_not_depend_on_blocks(tmp_path: Path) -> None:
 
 
 def test_memory_stays_bounded() -> None:
-    """Four times the rows take (nearly) no more memory: 120,000 rows are 28 MB of shares."""
-    peaks = [_measured(rows)["peak_mib"] for rows in (30_000, 120_000)]
-    assert peaks[1] - peaks[0] < 24
+    """200,000 rows more are 92 MiB of shares more; they may not all be in memory."""
+    peaks = [_measured(rows)["peak_mib"] for rows in (100_000, 300_000)]
+    assert peaks[1] - peaks[0] < 46
     assert peaks[1] < 300
 
 

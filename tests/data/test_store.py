@@ -1,0 +1,464 @@
+"""The store holds whole data sets or nothing, whatever happens to it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from masque.data import disk
+from masque.data.schema import loads
+from masque.data.shares import checksum
+from masque.data.store import Store
+from masque.data.table import TableInfo
+from masque.data.upload import Writer
+from masque.errors import (
+    Conflict,
+    InputError,
+    MasqueError,
+    NotFound,
+    ProtocolError,
+    Refused,
+)
+
+Words = NDArray[np.uint64]
+SCHEMA = loads("columns: {x: {type: number, range: [0, 1]}}\nlabel: {column: y, type: binary}")
+WITH_IDENTIFIERS = loads("columns: {id: identifier, x: {type: number, range: [0, 1]}}")
+
+
+def table(rows: int = 10) -> tuple[TableInfo, Words]:
+    words = np.random.default_rng(rows).integers(0, 2**64, (rows, 2), dtype=np.uint64)
+    return SCHEMA.describe(rows), words
+
+
+def send(writer: Writer, words: Words, each: int = 4) -> None:
+    for start in range(0, len(words), each):
+        part = words[start : start + each]
+        payload = part.tobytes()
+        writer.write(start, len(part), payload, checksum(payload))
+
+
+def stored(store: Store, name: str = "a", rows: int = 10, **options: Any) -> Words:
+    info, words = table(rows)
+    writer = store.begin(name, info, "upload-1", **options)
+    send(writer, words)
+    writer.commit()
+    return words
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+def test_what_was_sent_is_what_is_read(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        words = stored(store, owner="clinic")
+        assert np.array_equal(store.rows("a"), words)
+        entry = store.entry("a")
+        assert (entry.name, entry.owner, entry.upload_id) == ("a", "clinic", "upload-1")
+        assert store.info("a") == SCHEMA.describe(10)
+        assert store.size == entry.size == 160
+    with Store(tmp_path) as again:
+        assert again.list() == [entry]
+        assert np.array_equal(again.rows("a"), words)
+
+
+@given(st.integers(0, 12), st.integers(0, 12))
+def test_any_slice_of_rows_can_be_read(
+    tmp_path_factory: pytest.TempPathFactory, start: int, stop: int
+) -> None:
+    with Store(tmp_path_factory.mktemp("store")) as store:
+        words = stored(store)
+        assert np.array_equal(store.rows("a", slice(start, stop)), words[start:stop])
+        assert store.rows("a", slice(start, stop)).shape == words[start:stop].shape
+
+
+def test_rows_are_fresh_arrays(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        words = stored(store)
+        store.rows("a")[:] = 0
+        assert np.array_equal(store.rows("a"), words)
+
+
+def test_nothing_shows_before_commit_or_after_abort(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        before = files(tmp_path)
+        info, words = table()
+        with store.begin("a", info, "u") as writer:
+            send(writer, words)
+            assert store.list() == []
+            with pytest.raises(NotFound):
+                store.rows("a")
+        assert store.list() == []
+        assert files(tmp_path) == before
+        with pytest.raises(ProtocolError, match="is over"):
+            writer.commit()
+
+
+CHUNKS = [
+    ((4, 4, 64, 0), "begins at row 4 where row 0 is due"),
+    ((0, 4, 63, 0), "has 63 bytes, not 64"),
+    ((0, 5, 64, 0), "has 64 bytes, not 80"),
+    ((0, 0, 0, 0), "a chunk of 0 rows"),
+    ((0, -1, 0, 0), "a chunk of -1 rows"),
+    ((0, 11, 176, 0), "a chunk of 11 rows at row 0 of 10"),
+    ((0, 4, 64, 1), "does not match its checksum"),
+]
+
+
+@pytest.mark.parametrize(("chunk", "said"), CHUNKS)
+def test_a_wrong_chunk_ends_the_upload(
+    tmp_path: Path, chunk: tuple[int, int, int, int], said: str
+) -> None:
+    first, rows, size, wrong = chunk
+    with Store(tmp_path) as store:
+        before = files(tmp_path)
+        writer = store.begin("a", table()[0], "u")
+        payload = bytes(size)
+        with pytest.raises(ProtocolError, match=said):
+            writer.write(first, rows, payload, checksum(payload) ^ wrong)
+        assert files(tmp_path) == before
+        with pytest.raises(ProtocolError, match="is over"):
+            send(writer, table()[1])
+
+
+def test_a_chunk_may_not_be_huge(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        info, words = table(2**18)
+        writer = store.begin("a", info, "u")
+        with pytest.raises(ProtocolError, match="larger than"):
+            send(writer, words, 2**18)
+
+
+def test_an_upload_that_ends_early_is_refused(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        info, words = table()
+        writer = store.begin("a", info, "u")
+        send(writer, words[:8])
+        with pytest.raises(ProtocolError, match="ended after 8 of 10 rows"):
+            writer.commit()
+        assert store.list() == []
+
+
+def test_identifier_digests_belong_to_tables_that_have_them(tmp_path: Path) -> None:
+    info = WITH_IDENTIFIERS.describe(1)
+    words = np.arange(4, dtype=np.uint64)
+    row = bytes(8)
+    with Store(tmp_path) as store:
+        with store.begin("a", info, "u") as writer:
+            writer.write(0, 1, row, checksum(row))
+            writer.write_identifiers(words.tobytes())
+            writer.commit()
+        assert store.identifiers("a").tolist() == [0, 1, 2, 3]
+        with store.begin("b", info, "u") as writer:
+            writer.write(0, 1, row, checksum(row))
+            with pytest.raises(ProtocolError, match="without its identifier digest"):
+                writer.commit()
+        with store.begin("b", info, "u") as writer, pytest.raises(ProtocolError):
+            writer.write_identifiers(bytes(31))
+        with store.begin("b", info, "u") as writer:
+            writer.write_identifiers(bytes(32))
+            with pytest.raises(ProtocolError, match="twice"):
+                writer.write_identifiers(bytes(32))
+        with store.begin("b", table()[0], "u") as writer, pytest.raises(ProtocolError):
+            writer.write_identifiers(bytes(32))
+        stored(store, "c")
+        with pytest.raises(NotFound, match="no identifiers"):
+            store.identifiers("c")
+
+
+BAD_NAMES = [
+    "",
+    ".",
+    "..",
+    "../a",
+    "a/b",
+    "/etc/passwd",
+    "a\x00b",
+    ".a",
+    "-a",
+    "a" * 65,
+    "ä",
+    "a\n",
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_cannot_leave_the_directory(tmp_path: Path, name: str) -> None:
+    with Store(tmp_path / "store") as store:
+        for use in (store.info, store.rows, store.delete, store.identifiers):
+            with pytest.raises(InputError, match="cannot be the name"):
+                use(name)
+        with pytest.raises(InputError, match="cannot be the name"):
+            store.begin(name, table()[0], "u")
+    assert files(tmp_path) == ["store", "store/datasets", "store/lock", "store/shares"]
+
+
+def test_upload_ids_are_plain(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for upload_id in ("", "a/b", "a" * 65, "a b"):
+            with pytest.raises(InputError, match="upload id"):
+                store.begin("a", table()[0], upload_id)
+
+
+def test_a_name_that_exists_needs_replace_and_its_owner(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        words = stored(store, owner="one")
+        info, _ = table()
+        with pytest.raises(Conflict, match="--replace"):
+            store.begin("a", info, "u", owner="one")
+        with pytest.raises(Refused, match="somebody else"):
+            store.begin("a", info, "u", owner="two", replace=True)
+        with pytest.raises(Refused, match="somebody else"):
+            store.delete("a", owner="two")
+        assert np.array_equal(store.rows("a"), words)
+        replaced = stored(store, rows=7, owner="one", replace=True)
+        assert np.array_equal(store.rows("a"), replaced)
+        assert len(list((tmp_path / "shares").iterdir())) == 1
+
+
+def test_two_uploads_of_one_name_cannot_both_win(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        info, words = table()
+        writers = [store.begin("a", info, f"u{index}") for index in range(2)]
+        for writer in writers:
+            send(writer, words)
+        writers[1].commit()
+        with pytest.raises(Conflict):
+            writers[0].commit()
+        assert store.entry("a").upload_id == "u1"
+        assert len(list((tmp_path / "shares").iterdir())) == 1
+
+
+def test_deleting_removes_the_shares(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        before = files(tmp_path)
+        stored(store)
+        store.delete("a")
+        assert files(tmp_path) == before
+        with pytest.raises(NotFound, match="masque datasets"):
+            store.delete("a")
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        with Store(tmp_path / "store") as store:
+            stored(store)
+    finally:
+        os.umask(old)
+    for path in (tmp_path / "store").rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with Store(tmp_path), pytest.raises(Conflict, match="in use"):
+        Store(tmp_path)
+    Store(tmp_path).close()
+
+
+def crashed(directory: Path, copy: Path) -> Store:
+    """The store as a process would find it that starts after the other was killed here."""
+    shutil.copytree(directory, copy)
+    return Store(copy)
+
+
+def test_a_crash_at_any_moment_of_an_upload_loses_only_that_upload(tmp_path: Path) -> None:
+    live = tmp_path / "live"
+    with Store(live) as store:
+        old = stored(store, "kept")
+        info, words = table(7)
+        moments = 0
+
+        def crash_here() -> None:
+            nonlocal moments
+            moments += 1
+            with crashed(live, tmp_path / f"crash{moments}") as found:
+                assert [entry.name for entry in found.list()] == ["kept"]
+                assert np.array_equal(found.rows("kept"), old)
+                assert len(list((tmp_path / f"crash{moments}/shares").iterdir())) == 1
+
+        writer = store.begin("new", info, "u")
+        crash_here()
+        for start in range(0, 7, 2):
+            part = words[start : start + 2]
+            payload = part.tobytes()
+            writer.write(start, len(part), payload, checksum(payload))
+            crash_here()
+        writer.commit()
+        with crashed(live, tmp_path / "after") as found:
+            assert np.array_equal(found.rows("new"), words)
+
+
+def test_a_crash_at_any_moment_of_a_replacement_keeps_one_whole_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = tmp_path / "live"
+    copies: list[Path] = []
+
+    def snapshot(then: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            for moment in ("before", "after"):
+                if moment == "after":
+                    result = then(*arguments, **options)
+                copies.append(tmp_path / f"copy{len(copies)}")
+                shutil.copytree(live, copies[-1])
+            return result
+
+        return wrapped
+
+    with Store(live) as store:
+        old = stored(store)
+        for module, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree")):
+            monkeypatch.setattr(module, name, snapshot(getattr(module, name)))
+        new = stored(store, rows=7, replace=True)
+    monkeypatch.undo()
+    assert len(copies) >= 10
+    seen = set()
+    for copy in copies:
+        with Store(copy) as found:
+            rows = found.rows("a")
+            assert np.array_equal(rows, old) or np.array_equal(rows, new)
+            assert found.damaged == ()
+            assert len(list((copy / "shares").iterdir())) == 1
+            seen.add(len(rows))
+    assert seen == {10, 7}
+
+
+def test_truncated_shares_are_reported_and_nothing_else_suffers(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        stored(store, "a")
+        kept = stored(store, "b")
+        rows = tmp_path / "shares" / store.entry("a").folder / "rows.u64"
+        os.truncate(rows, 100)
+        with pytest.raises(MasqueError, match="damaged"):
+            store.rows("a")
+    with Store(tmp_path) as store:
+        assert store.damaged == ("a",)
+        assert [entry.name for entry in store.list()] == ["b"]
+        assert np.array_equal(store.rows("b"), kept)
+        with pytest.raises(MasqueError, match="damaged"):
+            store.info("a")
+        with pytest.raises(Conflict):
+            store.begin("a", table()[0], "u")
+        store.delete("a")
+        assert list(store.damaged) == []
+        stored(store, "a")
+    with Store(tmp_path) as store:
+        assert len(store.list()) == 2
+
+
+def test_an_unreadable_description_removes_nobody_elses_shares(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        stored(store, "a")
+    description = tmp_path / "datasets" / "a.json"
+    content = description.read_text()
+    description.write_text(content[:-5])
+    with Store(tmp_path) as store:
+        assert store.damaged == ("a",)
+    description.write_text(content)
+    with Store(tmp_path) as store:
+        assert np.array_equal(store.rows("a"), table()[1])
+
+
+@pytest.mark.parametrize("moment", ["write", "flush", "create"])
+def test_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Store(tmp_path) as store:
+        before = files(tmp_path)
+        info, words = table()
+        with monkeypatch.context() as patch:
+            if moment != "write":
+                patch.setattr(f"masque.data.upload.{moment}", fail)
+            with pytest.raises(Refused, match="No space left on device"):  # noqa: PT012
+                writer = store.begin("a", info, "u")
+                if moment == "write":
+                    assert writer._file is not None
+                    writer._file.close()
+                    writer._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+                send(writer, words)
+                writer.commit()
+        assert files(tmp_path) == before
+        assert store.size == 0
+        stored(store)
+
+
+def test_uploads_that_cannot_fit_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(tmp_path / "small", capacity=200) as store:
+        stored(store)
+        with pytest.raises(Refused, match="may hold 200 bytes"):
+            store.begin("b", table()[0], "u")
+        store.delete("a")
+        stored(store, "b")
+    with Store(tmp_path / "full") as store:
+        usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+        with pytest.raises(Refused, match="its disk is full"):
+            store.begin("a", table()[0], "u")
+
+
+def test_many_threads_may_use_it(tmp_path: Path) -> None:
+    problems: list[BaseException] = []
+
+    def work(store: Store, index: int) -> None:
+        try:
+            words = stored(store, f"set-{index}", rows=50 + index)
+            assert np.array_equal(store.rows(f"set-{index}"), words)
+            if index % 2:
+                store.delete(f"set-{index}")
+        except BaseException as problem:
+            problems.append(problem)
+
+    with Store(tmp_path) as store:
+        threads = [threading.Thread(target=work, args=(store, index)) for index in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert problems == []
+        assert [entry.name for entry in store.list()] == ["set-0", "set-2", "set-4", "set-6"]
+
+
+def test_closing_gives_up_unfinished_uploads(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    writer = store.begin("a", table()[0], "u")
+    store.close()
+    assert list((tmp_path / "shares").iterdir()) == []
+    with pytest.raises(ProtocolError, match="is over"):
+        send(writer, table()[1])
+
+
+def test_no_share_shows_in_reprs_or_errors(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        info, words = table()
+        writer = store.begin("a", info, "u")
+        assert str(words[0, 0]) not in repr(writer)
+        payload = words.tobytes()
+        with pytest.raises(ProtocolError) as caught:
+            writer.write(0, 10, payload, 0)
+        assert repr(payload)[2:20] not in str(caught.value)
+
+
+def test_a_short_read_is_an_error_and_not_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "words"
+    path.write_bytes(bytes(12))
+    with pytest.raises(MasqueError, match="cut short"):
+        disk.read_words(path, "a", 0, 2)
