@@ -62,8 +62,10 @@ class Authority:
         """Write `<name>.<role>.pem` and `.key` and a copy of `authority.pem` into `directory`.
 
         `hosts` are the DNS names and IP addresses at which the service is reached by programs that
-        know nothing of identities. A certificate ends with its authority at the latest. Returns the certificate's path. Raises `Conflict` if a file
-        exists and `replace` is false, `IdentityError` for a foreign project or an unusable host.
+        know nothing of identities. A certificate ends with its authority at the latest.
+
+        Returns the certificate's path. Raises `Conflict` if a file exists and `replace` is false,
+        `IdentityError` for a foreign project or an unusable host.
         """
         if identity.project != self.project:
             raise IdentityError(

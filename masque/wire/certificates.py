@@ -108,7 +108,7 @@ def verify(
     whose = f"The certificate of {identity}"
     _verify_issuer(certificate, authority, whose)
     _verify_period(certificate, whose, at or utc_now())
-    _verify_period(authority, "The certificate of the authority", at or utc_now())
+    _verify_end(authority, "The certificate of the authority", at or utc_now())
     _verify_purpose(certificate, whose)
     if role is not None and identity.role != role:
         raise IdentityError(
@@ -138,18 +138,23 @@ def _verify_issuer(certificate: x509.Certificate, authority: x509.Certificate, w
 
 
 def _verify_period(certificate: x509.Certificate, whose: str, at: dt.datetime) -> None:
-    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if at > end:
-        raise IdentityError(
-            f"{whose} expired at {end:%Y-%m-%d %H:%M} UTC.",
-            hint="Renew it with `masque pki issue --replace`: running services take up the new one.",
-            expired=end.isoformat(),
-        )
+    _verify_end(certificate, whose, at)
+    start = certificate.not_valid_before_utc
     if at < start:
         raise IdentityError(
             f"{whose} is not valid before {start:%Y-%m-%d %H:%M} UTC.",
             hint="Check the clock of this machine.",
             valid_from=start.isoformat(),
+        )
+
+
+def _verify_end(certificate: x509.Certificate, whose: str, at: dt.datetime) -> None:
+    end = certificate.not_valid_after_utc
+    if at > end:
+        raise IdentityError(
+            f"{whose} expired at {end:%Y-%m-%d %H:%M} UTC.",
+            hint="Renew it with `masque pki issue --replace`; running services take it up.",
+            expired=end.isoformat(),
         )
 
 

@@ -145,3 +145,6 @@ def test_an_authority_that_ends(tmp_path: Path) -> None:
     assert certificate.not_valid_after_utc == authority.certificate.not_valid_after_utc
     with pytest.raises(IdentityError, match="valid for some time"):
         authority.issue(PARTY, tmp_path / "b", lifetime=dt.timedelta(0))
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=2)
+    with pytest.raises(IdentityError, match="expired"):
+        verify(certificate, authority.certificate, at=later)
