@@ -2,7 +2,8 @@
 
 Read in this order:
 
-    document, complaints   YAML with line numbers; what is wrong with it, in words
+    document               YAML with line numbers
+    fields, complaints     what is wrong with a file, in words
     spec, rules            the job file, and what must fit together inside it
     fit                    do the data sets fit the job and each other
     bound, differences     a job tied to data sets, parties and keys; its digest; two compared

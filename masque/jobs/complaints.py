@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import types
-import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from masque.errors import SpecError
 from masque.jobs.document import Document, Where
+from masque.jobs.fields import declared, homes, options, siblings
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -150,14 +149,14 @@ def _complaint(model: type[BaseModel], value: Any, where: Where, detail: ErrorDe
     if given is None:
         return Complaint(where, "is empty", "Give it a value or remove the line.")
     if kind == "literal_error":
-        known = _options(_declared(model, value, where))
+        known = options(declared(model, value, where))
         return Complaint(where, f"cannot be {shown(given)}", suggestion(str(given), known))
     if kind == "union_tag_invalid":
-        known, tag = _options(_declared(model, value, where)), given["kind"]
+        known, tag = options(declared(model, value, where)), given["kind"]
         where = (*where, "kind")
         return Complaint(where, f"cannot be {shown(tag)}", suggestion(str(tag), known))
     if kind == "union_tag_not_found":
-        known = _options(_declared(model, value, where))
+        known = options(declared(model, value, where))
         return Complaint(where, "has no kind", f"Known kinds: {', '.join(known)}.")
     if kind == "string_pattern_mismatch" and context.get("pattern") == KEY_PATTERN:
         return Complaint(where, f"must be 64 digits 0-9, a-f, not {shown(given)}")
@@ -199,27 +198,27 @@ _WORDS: dict[str, tuple[str, str]] = {
 
 def _unknown_key(model: type[BaseModel], value: Any, where: Where) -> Complaint:
     name = str(where[-1])
-    fields = _siblings(model, value, where)
-    if nearest(name, fields) is None:
-        homes = [home for home in _homes(model, ()) if home[-1] == name]
-        if homes:
-            place = ".".join(str(part) for part in homes[0][:-1]) or "the top of the file"
+    known = siblings(model, value, where)
+    if nearest(name, known) is None:
+        home = next((home for home in homes(model, ()) if home[-1] == name), None)
+        if home is not None:
+            place = ".".join(str(part) for part in home[:-1]) or "the top of the file"
             return Complaint(where, "does not belong here", f"It belongs in {place}.")
-    return Complaint(where, "is not a known key", suggestion(name, fields))
+    return Complaint(where, "is not a known key", suggestion(name, known))
 
 
 def _missing(model: type[BaseModel], value: Any, where: Where) -> Complaint:
-    field = _siblings(model, value, where).get(str(where[-1]))
+    field = siblings(model, value, where).get(str(where[-1]))
     examples = (field.examples if field is not None else None) or []
-    options = _options(field.annotation) if field is not None else []
+    known = options(field.annotation) if field is not None else []
     if examples:
         return Complaint(where, "is missing", f"Add it, for example {where[-1]}: {examples[0]}")
-    return Complaint(where, "is missing", f"Known: {', '.join(options)}." if options else "")
+    return Complaint(where, "is missing", f"Known: {', '.join(known)}." if known else "")
 
 
 def _meaning(model: type[BaseModel], value: Any, where: Where) -> Where | None:
     """The field that an unknown key is a misspelling of."""
-    close = nearest(str(where[-1]), _siblings(model, value, where))
+    close = nearest(str(where[-1]), siblings(model, value, where))
     return (*where[:-1], close) if close is not None else None
 
 
@@ -235,79 +234,6 @@ def _where(value: Any, location: tuple[int | str, ...]) -> Where:
         except (KeyError, IndexError, TypeError):
             value = None
     return tuple(where)
-
-
-def _declared(annotation: Any, value: Any, where: Where) -> Any:
-    """The declared type of the field at `where`, going by `value` where there is a choice."""
-    for part in where:
-        fields = _fields(annotation, value)
-        if isinstance(part, int):
-            inner = [kind for kind in _flat(annotation) if typing.get_args(kind)]
-            annotation = typing.get_args(inner[0])[0] if inner else Any
-        else:
-            annotation = fields[part].annotation if part in fields else Any
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            value = None
-    return annotation
-
-
-def _siblings(model: type[BaseModel], value: Any, where: Where) -> dict[str, Any]:
-    """Fields of the section that the field at `where` is in, going by what `value` chose there."""
-    section = value
-    for part in where[:-1]:
-        section = section[part]
-    return _fields(_declared(model, value, where[:-1]), section)
-
-
-def _fields(annotation: Any, value: Any = None) -> dict[str, Any]:
-    """Fields of a model or of the alternative of a union that `value` chose."""
-    models = [kind for kind in _flat(annotation) if _is_model(kind)]
-    return dict(_chosen(models, value).model_fields) if models else {}
-
-
-def _chosen(models: Sequence[Any], value: Any) -> Any:
-    kind = value.get("kind") if isinstance(value, Mapping) else None
-    for model in models:
-        if "kind" in model.model_fields and kind in _options(model.model_fields["kind"].annotation):
-            return model
-    return models[0]
-
-
-def _flat(annotation: Any) -> Iterator[Any]:
-    """The alternatives of a type, without None and annotations."""
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        yield from _flat(typing.get_args(annotation)[0])
-    elif origin in {typing.Union, types.UnionType}:
-        for option in typing.get_args(annotation):
-            yield from _flat(option)
-    elif annotation is not type(None):
-        yield annotation
-
-
-def _options(annotation: Any) -> list[str]:
-    """The values a choice allows, or the kinds of a union of sections."""
-    found: list[str] = []
-    for kind in _flat(annotation):
-        if typing.get_origin(kind) is typing.Literal:
-            found += [str(option) for option in typing.get_args(kind)]
-        elif _is_model(kind) and "kind" in kind.model_fields:
-            found += _options(kind.model_fields["kind"].annotation)
-    return found
-
-
-def _homes(annotation: Any, where: Where) -> Iterator[Where]:
-    """The path of every field below a type."""
-    for kind in _flat(annotation):
-        for name, field in kind.model_fields.items() if _is_model(kind) else ():
-            yield (*where, name)
-            yield from _homes(field.annotation, (*where, name))
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _plain(name: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from masque.jobs.states import Rule, State, Table, Verdict, failed, settle, wrong
+from masque.jobs.states import State, Table, Verdict, failed, row, settle, wrong
 
 STATES = (
     State.ABSENT,
@@ -280,23 +280,18 @@ def _same_coordinator(job: ComputedJob, peer: str) -> None:
         raise wrong(peer, what, job.job_id)
 
 
-def _rules(*rules: Rule) -> dict[State, Rule]:
-    """A row of the table, in the order of `STATES`."""
-    return dict(zip(STATES, rules, strict=True))
-
-
 _IGNORE, _PEER, _OURS, _OVER = Verdict.IGNORE, Verdict.PEER, Verdict.OURS, Verdict.OVER
 _again = _prepare_again
 
 TABLE: Table = {
-    #             absent, preparing, ready, training, finishing, failed
-    Prepare: _rules(_prepare, _again, _again, _again, _again, _again),
-    Compiled: _rules(_OURS, _compiled, _OURS, _OURS, _OURS, _IGNORE),
-    RunRound: _rules(_PEER, _PEER, _run, _PEER, _PEER, _OVER),
-    RoundFinished: _rules(_OURS, _OURS, _OURS, _finished, _OURS, _IGNORE),
-    Broken: _rules(_OURS, _broken, _broken, _broken, _broken, _IGNORE),
-    FetchResults: _rules(_PEER, _PEER, _PEER, _PEER, _give, _OVER),
-    Abort: _rules(_IGNORE, _abort, _abort, _abort, _abort, _IGNORE),
-    Overdue: _rules(_OURS, _overdue, _overdue, _overdue, _overdue, _IGNORE),
+    # the states: absent, preparing, ready, training, finishing, failed
+    Prepare: row(STATES, _prepare, _again, _again, _again, _again, _again),
+    Compiled: row(STATES, _OURS, _compiled, _OURS, _OURS, _OURS, _IGNORE),
+    RunRound: row(STATES, _PEER, _PEER, _run, _PEER, _PEER, _OVER),
+    RoundFinished: row(STATES, _OURS, _OURS, _OURS, _finished, _OURS, _IGNORE),
+    Broken: row(STATES, _OURS, _broken, _broken, _broken, _broken, _IGNORE),
+    FetchResults: row(STATES, _PEER, _PEER, _PEER, _PEER, _give, _OVER),
+    Abort: row(STATES, _IGNORE, _abort, _abort, _abort, _abort, _IGNORE),
+    Overdue: row(STATES, _OURS, _overdue, _overdue, _overdue, _overdue, _IGNORE),
 }
 """What happens in every state on every event."""

@@ -14,16 +14,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from masque.jobs.states import Rule, State, Table, Verdict, settle, wrong
+from masque.jobs.states import State, Table, Verdict, row, settle, wrong
 
-ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED})
 STATES = (
     State.SUBMITTED,
     State.PREPARING,
     State.TRAINING,
     State.FINISHING,
-    *sorted(ENDED, key=str),
+    State.SUCCEEDED,
+    State.FAILED,
+    State.CANCELLED,
+    State.INTERRUPTED,
 )
+ENDED = frozenset(STATES[4:])
 
 
 @dataclass(frozen=True)
@@ -287,32 +290,18 @@ def _end(job: ConductedJob, state: State, reason: str, culprit: str) -> Step:
     return replace(job, state=state, reason=reason, culprit=culprit, waiting=frozenset()), effects
 
 
-def _rules(
-    submitted: Rule, preparing: Rule, training: Rule, finishing: Rule, ended: Rule, **other: Rule
-) -> dict[State, Rule]:
-    """A row of the table; `other` names ended states that differ from `ended`."""
-    row = {
-        State.SUBMITTED: submitted,
-        State.PREPARING: preparing,
-        State.TRAINING: training,
-        State.FINISHING: finishing,
-        **dict.fromkeys(ENDED, ended),
-    }
-    return row | {State(name): rule for name, rule in other.items()}
-
-
 _IGNORE, _PEER, _OURS, _USER = Verdict.IGNORE, Verdict.PEER, Verdict.OURS, Verdict.USER
 
 TABLE: Table = {
-    #                 submitted, preparing, training, finishing, ended
-    Begin: _rules(_begin, _OURS, _OURS, _OURS, _OURS),
-    Prepared: _rules(_PEER, _prepared, _PEER, _PEER, _IGNORE),
-    RoundDone: _rules(_PEER, _PEER, _round_done, _PEER, _IGNORE),
-    Fetched: _rules(_PEER, _PEER, _PEER, _fetched, _IGNORE),
-    PeerFailed: _rules(_peer_failed, _peer_failed, _peer_failed, _peer_failed, _IGNORE),
-    Overdue: _rules(_overdue, _overdue, _overdue, _overdue, _IGNORE),
-    Cancel: _rules(_cancel, _cancel, _cancel, _cancel, _USER, interrupted=_cancel),
-    Restarted: _rules(_IGNORE, _restarted, _restarted, _restarted, _IGNORE),
-    Retry: _rules(_USER, _USER, _USER, _USER, _retry, succeeded=_USER),
+    # submitted, preparing, training, finishing; succeeded, failed, cancelled, interrupted
+    Begin: row(STATES, _begin, *[_OURS] * 7),
+    Prepared: row(STATES, _PEER, _prepared, _PEER, _PEER, *[_IGNORE] * 4),
+    RoundDone: row(STATES, _PEER, _PEER, _round_done, _PEER, *[_IGNORE] * 4),
+    Fetched: row(STATES, _PEER, _PEER, _PEER, _fetched, *[_IGNORE] * 4),
+    PeerFailed: row(STATES, *[_peer_failed] * 4, *[_IGNORE] * 4),
+    Overdue: row(STATES, *[_overdue] * 4, *[_IGNORE] * 4),
+    Cancel: row(STATES, *[_cancel] * 4, _USER, _USER, _USER, _cancel),
+    Restarted: row(STATES, _IGNORE, *[_restarted] * 3, *[_IGNORE] * 4),
+    Retry: row(STATES, *[_USER] * 4, _USER, _retry, _retry, _retry),
 }
 """What happens in every state on every event."""

@@ -8,7 +8,7 @@ The machines: `masque.jobs.conducting` (at the coordinator), `masque.jobs.comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -44,6 +44,11 @@ class Verdict(Enum):
 
 Rule = Callable[[Any, Any], tuple[Any, tuple[Any, ...]]] | Verdict
 Table = Mapping[type[Any], Mapping[State, Rule]]
+
+
+def row(states: Sequence[State], *rules: Rule) -> dict[State, Rule]:
+    """A row of a table: one rule for each state, in their order."""
+    return dict(zip(states, rules, strict=True))
 
 
 def settle(table: Table, job: Job, event: Any) -> tuple[Job, tuple[Any, ...]]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,11 @@ from hypothesis import strategies as st
 
 from masque.errors import Refused, SpecError
 from masque.jobs.policy import Policy, load, parse
+from masque.mpc.program import Opening
 from tests.jobs.examples import KEYS, bound, job, table
 
-
-@dataclass(frozen=True)
-class Opened:
-    name: str
-    bits: int
-    to: tuple[str, ...]
-
-
-METRICS = [Opened("accuracy", 32, ("analyst",)), Opened("auc", 64, ("analyst",))]
-STOP = Opened("stop", 1, ("party-0", "party-1"))
+METRICS = [Opening("accuracy", 32, ("analyst",)), Opening("auc", 64, ("analyst",))]
+STOP = Opening("stop", 1, ("party-0", "party-1"))
 JOB = bound()
 
 
@@ -88,7 +80,7 @@ def test_what_no_policy_means() -> None:
 
 
 def test_openings_to_somebody_the_job_does_not_mention_are_refused() -> None:
-    hidden = [*METRICS, Opened("weights", 1920, ("coordinator",))]
+    hidden = [*METRICS, Opening("weights", 1920, ("coordinator",))]
     rule, text = refusal("recipients: [analyst]", openings=hidden)
     assert rule == "recipients"
     assert "'coordinator'" in text
