@@ -201,15 +201,15 @@ def tile(typing_context, rows, vectors, steps, a, a_at, b, b_at, b_step, c, c_at
 
 
 @intrinsic
-def dots(typing_context, rows, steps, a, a_at, a_step, v, c, c_at):  # type: ignore[no-untyped-def]
+def dots(typing_context, rows, steps, a, a_at, a_step, v, v_at, c, c_at):  # type: ignore[no-untyped-def]
     """c[i] += the dot product of row i of a and v, over the first steps * LANES words.
 
-    rows: literal. steps >= 1. a, c: from bytes a_at and c_at on; a_step bytes between rows.
+    rows: literal. steps >= 1. a, v, c: from bytes a_at, v_at, c_at on; a_step bytes between rows.
     """
     (height,) = _literal(rows)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, steps, a_, a_at, a_step, v_, c_, c_at = arguments
+        _, steps, a_, a_at, a_step, v_, v_at, c_, c_at = arguments
 
         def body(left: Any, right: Any, *sums: Any) -> list[Any]:
             x = _get(builder, right, 0)
@@ -222,7 +222,7 @@ def dots(typing_context, rows, steps, a, a_at, a_step, v, c, c_at):  # type: ign
             return [*(builder.gep(p, [_I64(8 * LANES)]) for p in (left, right)), *new]
 
         left = _address(context, builder, a, a_, a_at)
-        right = _address(context, builder, v, v_, _I64(0))
+        right = _address(context, builder, v, v_, v_at)
         sums = _loop(builder, steps, [left, right, *_zeros(height)], body)[2:]
         place = _address(context, builder, c, c_, c_at)
         for row, total in enumerate(_totals(builder, sums)):
@@ -233,7 +233,7 @@ def dots(typing_context, rows, steps, a, a_at, a_step, v, c, c_at):  # type: ign
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(rows, i64, a, i64, i64, v, c, i64), generate
+    return types.void(rows, i64, a, i64, i64, v, i64, c, i64), generate
 
 
 @intrinsic
@@ -276,7 +276,7 @@ def pack_pair(typing_context, source, source_at, step, target, target_at):  # ty
             pairs.append(_shuffle(builder, words, swapped, order))
         for k in range(LANES):
             lanes = [2 * k, 2 * k + 1, 2 * LANES + 2 * k, 2 * LANES + 2 * k + 1]
-            _put(builder, _shuffle(builder, *pairs, lanes), there, 32 * k)
+            _put(builder, _shuffle(builder, pairs[0], pairs[1], lanes), there, 32 * k)
         return context.get_dummy_value()
 
     i64 = types.int64

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import RequireLiteralValue
@@ -34,7 +34,7 @@ def packed_size(count: int, bits: int) -> int:
 
 def pack(values: Ring, low: int, bits: int) -> Bytes:
     """Bits low .. low + bits - 1 of each of `values` (uint64 [n]), as uint8 [ceil(n*bits/8)]."""
-    assert 0 <= low and low + bits <= _WORD_BITS, "the bits sent must lie within the element"
+    assert low >= 0 and low + bits <= _WORD_BITS, "the bits sent must lie within the element"
     values = np.ascontiguousarray(values)
     size = packed_size(values.size, bits)
     if bits == _WORD_BITS:
@@ -96,7 +96,7 @@ _EMPTY: Bytes = np.empty(0, dtype=np.uint8)
 # Kernels. Words are loaded and stored at any byte, which numba has no expression for.
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _load(typing_context, array, offset, width):  # type: ignore[no-untyped-def]
     """The little-endian word of `width` (8, 16, 32, 64; literal) bits at byte `offset`."""
     if not isinstance(width, types.IntegerLiteral):
@@ -112,7 +112,7 @@ def _load(typing_context, array, offset, width):  # type: ignore[no-untyped-def]
     return types.uint64(array, types.int64, width), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _store(typing_context, array, offset, value, width):  # type: ignore[no-untyped-def]
     """Write the low `width` (literal) bits of `value` at byte `offset`, little-endian."""
     if not isinstance(width, types.IntegerLiteral):
@@ -188,7 +188,9 @@ def _fold_bits(source, how, values):  # type: ignore[no-untyped-def]
         values[i] ^= _value_near_end(source, i, 1)
 
 
-@numba.njit(types.void(_SOURCE, types.int64, types.int64, types.uint64[::1]), nogil=True, cache=True)
+@numba.njit(
+    types.void(_SOURCE, types.int64, types.int64, types.uint64[::1]), nogil=True, cache=True
+)
 def _fold(source, bits, how, values):  # type: ignore[no-untyped-def]
     """values[i] = values[i] + (or XOR) value i of the stream, modulo 2^bits."""
     mask = _mask(bits)

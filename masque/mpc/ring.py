@@ -29,52 +29,41 @@ from masque.mpc.kernels import (
 )
 from masque.mpc.types import Ring
 
-_DEPTH = 256  # columns of a, rows of b in a block
+_DEPTH, _DEPTH_IN_PLACE = 256, 32  # columns of a, rows of b in a block
 _HEIGHT = 48  # rows of a in a block
 _WIDTH = 1024  # columns of b in a block
 _PANEL = 2 * LANES  # columns of b in a panel
 _FEW = 8  # up to so many rows of a, packing b costs more than it gains
-_TINY = 256  # products, up to which a call of a kernel costs more than numpy's loop
+_THIN = 3  # up to so many columns of b, half of a vector register or more would be idle
+_SHORT = 3  # up to so many columns of a, a step of a tile would be mostly idle
+_TINY, _TINY_RESULT = 2500, 64  # products, words: numpy's `dot` takes less time than a call
 
 
 def matmul(a: Ring, b: Ring) -> Ring:
     """a @ b modulo 2^64: uint64 [m, k] and [k, n] of any strides -> [m, n] in C order."""
     (m, k), n = a.shape, b.shape[1]
-    assert b.shape[0] == k, f"cannot multiply {a.shape} by {b.shape}"
-    if m * k * n <= _TINY:
-        product: Ring = np.matmul(a, b)
+    if m * n * k <= _TINY and (k > _THIN or m * n <= _TINY_RESULT):
+        product: Ring = a.dot(b)
         return product
-    a, b = _readable(a), _readable(b)
-    c = np.zeros((m, n), dtype=np.uint64)
-    if n == 1:
-        _multiply_vector(a, np.ascontiguousarray(b[:, 0]), c[:, 0], c)
-    elif m == 1:
-        _multiply_vector(b.T, np.ascontiguousarray(a[0]), c[0], c)
-    else:
-        _multiply_add(a, b, c)
+    assert b.shape[0] == k, f"cannot multiply {a.shape} by {b.shape}"
+    if k == 1:
+        return np.multiply(a, b, order="C")
+    c = np.empty((m, n), dtype=np.uint64)
+    try:
+        _matmul(a, b, c)
+    except TypeError:  # words that are not aligned
+        _matmul(a.copy(), b.copy(), c)
     return c
-
-
-def _multiply_vector(a: Ring, v: Ring, out: Ring, c: Ring) -> None:
-    """out += a @ v; `c` is the matrix of which `out` is the only row or column."""
-    if a.strides[1] == 8:
-        _rows_dot(a, v, out)
-    elif a.strides[0] == 8:
-        _multiply_add(v[None, :], a.T, c.reshape(1, -1))
-    else:
-        _rows_dot(np.ascontiguousarray(a), v, out)
-
-
-def _readable(matrix: Ring) -> Ring:
-    """The matrix itself, or a copy if its words are not where a processor wants them."""
-    return matrix if matrix.flags.aligned else matrix.copy()
 
 
 def column_dot(x: Ring, y: Ring) -> Ring:
     """The dot product of each column of `x` with that of `y`: uint64 [m, n] twice -> [n]."""
     assert x.shape == y.shape and x.ndim == 2, f"cannot multiply {x.shape} by {y.shape}"
     total = np.zeros(x.shape[1], dtype=np.uint64)
-    _column_dot(_readable(x), _readable(y), total)
+    try:
+        _column_dot(x, y, total)
+    except TypeError:  # words that are not aligned
+        _column_dot(x.copy(), y.copy(), total)
     return total
 
 
@@ -169,77 +158,157 @@ def _panel(packed_a, height, depth, packed_b, at, columns, c, top, left, edge): 
 
 
 @numba.njit
-def _panel_in_place(packed_a, height, depth, b, start, columns, packed_b, c, top, left):  # type: ignore[no-untyped-def]
-    """As `_panel`, for whole vectors of a b with contiguous rows, not packed."""
-    vectors, padded = columns // LANES, _padded(depth)
-    steps, whole = depth // UNROLL, depth // UNROLL * UNROLL
-    b_at = start * b.strides[0] + 8 * left
-    c_at = top * c.strides[0] + 8 * left
+def _panel_in_place(packed_a, height, depth, b, start, vectors, packed_b, c, c_at, left):  # type: ignore[no-untyped-def]
+    """c += packed block of a times whole vectors of b from column `left` on, read where they are.
+
+    b has contiguous rows. What is left of its depth after whole steps is packed, to end in zeros.
+    """
+    padded, steps = _padded(depth), depth // UNROLL
+    whole, b_at = steps * UNROLL, start * b.strides[0] + 8 * left
     if steps:
         _tiles(packed_a, height, padded, 0, steps, vectors, b, b_at, b.strides[0], c, c_at)
     if whole < depth:
-        _pack_panel(b, b_at + whole * b.strides[0], depth - whole, columns, packed_b, 0)
-        _tiles(packed_a, height, padded, whole, 1, vectors, packed_b, 0, 8 * columns, c, c_at)
+        width = vectors * LANES
+        _pack_panel(b, b_at + whole * b.strides[0], depth - whole, width, packed_b, 0)
+        _tiles(packed_a, height, padded, whole, 1, vectors, packed_b, 0, 8 * width, c, c_at)
+
+
+@numba.njit
+def _block_in_place(packed_a, height, depth, b, start, packed_b, c, top, left, width, edge):  # type: ignore[no-untyped-def]
+    """c[top : top+height, left : left+width] += packed block of a times b in place.
+
+    The columns beyond the last whole vector are computed with those before them, which are
+    computed twice and left out; a b narrower than a vector is packed.
+    """
+    for j in range(left, left + width, _PANEL):
+        columns = min(_PANEL, left + width - j)
+        vectors = (columns + LANES - 1) // LANES
+        again = vectors * LANES - columns
+        if again == 0:
+            c_at = top * c.strides[0] + 8 * j
+            _panel_in_place(packed_a, height, depth, b, start, vectors, packed_b, c, c_at, j)
+        elif again <= j:
+            edge[:height] = 0
+            _panel_in_place(
+                packed_a, height, depth, b, start, vectors, packed_b, edge, 0, j - again
+            )
+            for i in range(height):
+                for x in range(columns):
+                    c[top + i, j + x] += edge[i, again + x]
+        else:
+            _pack_panel(b, start * b.strides[0] + 8 * j, depth, columns, packed_b, 0)
+            _panel(packed_a, height, depth, packed_b, 0, columns, c, top, j, edge)
 
 
 _ANY = types.Array(types.uint64, 2, "A", readonly=True)
-_VECTOR = types.Array(types.uint64, 1, "C", readonly=True)
+_ROWS = types.uint64[:, ::1]
 
 
-@numba.njit(types.void(_ANY, _ANY, types.uint64[:, ::1]), nogil=True, cache=True)
+@numba.njit(types.void(_ANY, _ANY, _ROWS), nogil=True, cache=True)
 def _multiply_add(a, b, c):  # type: ignore[no-untyped-def]
-    """c += a @ b: uint64 [m, k] and [k, n] of any strides, [m, n] in C order."""
+    """c += a @ b, in blocks; a row or column of any strides, c in C order."""
     (m, total), n = a.shape, b.shape[1]
     in_place = m <= _FEW and b.strides[1] == 8
-    block = min(_padded(total), _DEPTH)
+    block = min(_padded(total), _DEPTH_IN_PLACE if in_place else _DEPTH)
     packed_a = np.empty(min(m, _HEIGHT) * block * WORDS, dtype=np.uint64)
     packed_b = np.empty((_PANEL if in_place else min(n, _WIDTH) + LANES) * block, dtype=np.uint64)
     edge = np.empty((min(m, _HEIGHT), _PANEL), dtype=np.uint64)
     for left in range(0, n, _WIDTH):
         width = min(_WIDTH, n - left)
-        for start in range(0, total, _DEPTH):
-            depth = min(_DEPTH, total - start)
+        for start in range(0, total, block):
+            depth = min(block, total - start)
             for j in range(0, 0 if in_place else width, _PANEL):
                 base = start * b.strides[0] + (left + j) * b.strides[1]
                 _pack_panel(b, base, depth, min(_PANEL, width - j), packed_b, j * _padded(depth))
             for top in range(0, m, _HEIGHT):
                 height = min(_HEIGHT, m - top)
                 _pack_block(a, top, height, start, depth, packed_a)
+                if in_place:
+                    _block_in_place(
+                        packed_a, height, depth, b, start, packed_b, c, top, left, width, edge
+                    )
+                    continue
                 for j in range(0, width, _PANEL):
                     columns, at = min(_PANEL, width - j), j * _padded(depth)
-                    if in_place and columns % LANES == 0:
-                        _panel_in_place(
-                            packed_a, height, depth, b, start, columns, packed_b, c, top, left + j
-                        )
-                        continue
-                    if in_place:
-                        base, at = start * b.strides[0] + 8 * (left + j), 0
-                        _pack_panel(b, base, depth, columns, packed_b, at)
-                    _panel(
-                        packed_a, height, depth, packed_b, at, columns, c, top, left + j, edge
-                    )
+                    _panel(packed_a, height, depth, packed_b, at, columns, c, top, left + j, edge)
 
 
-@numba.njit(types.void(_ANY, _VECTOR, types.uint64[:]), nogil=True, cache=True)
-def _rows_dot(a, v, out):  # type: ignore[no-untyped-def]
-    """out += a @ v: uint64 [m, k] with contiguous rows, [k], [m]."""
-    m, k = a.shape
-    down, sums = a.strides[0], np.zeros(m, dtype=np.uint64)
-    steps, row = k // LANES, 0
+@numba.njit(types.void(_ANY, _ROWS, types.uint64[:, :]), nogil=True, cache=True)
+def _dot_rows(a, v, c):  # type: ignore[no-untyped-def]
+    """c = a @ v.T for an `a` with contiguous rows; four rows of it against each row of v."""
+    (m, k), n = a.shape, len(v)
+    down, steps, row, sums = a.strides[0], k // LANES, 0, np.empty(4, dtype=np.uint64)
     while row < m:
         rows = 4 if m - row >= 4 else 1
-        if steps == 0:
-            pass
-        elif rows == 4:
-            dots(4, steps, a, row * down, down, v, sums, 8 * row)
-        else:
-            dots(1, steps, a, row * down, down, v, sums, 8 * row)
+        for j in range(n):
+            sums[:] = 0
+            if steps == 0:
+                pass
+            elif rows == 4:
+                dots(4, steps, a, row * down, down, v, 8 * j * k, sums, 0)
+            else:
+                dots(1, steps, a, row * down, down, v, 8 * j * k, sums, 0)
+            for i in range(rows):
+                total = sums[i]
+                for x in range(steps * LANES, k):
+                    total += word(a, (row + i) * down + 8 * x) * v[j, x]
+                c[row + i, j] = total
         row += rows
-    for i in range(m):
-        total = sums[i]
-        for j in range(steps * LANES, k):
-            total += word(a, i * down + 8 * j) * v[j]
-        out[i] += total
+
+
+@numba.njit
+def _combine_columns(a, factors, out):  # type: ignore[no-untyped-def]
+    """out = the sum of the columns of a times their factors, for at most _SHORT columns."""
+    down, right = a.strides
+    last = len(factors) - 1
+    x, y, z = 0, min(1, last) * right, min(2, last) * right
+    p, q, r = factors[0], np.uint64(0), np.uint64(0)
+    if last > 0:
+        q = factors[1]
+    if last > 1:
+        r = factors[2]
+    if down == 8:
+        for i in range(len(out)):
+            pair = word(a, 8 * i + x) * p + word(a, 8 * i + y) * q
+            out[i] = pair + word(a, 8 * i + z) * r
+    else:
+        for i in range(len(out)):
+            pair = word(a, i * down + x) * p + word(a, i * down + y) * q
+            out[i] = pair + word(a, i * down + z) * r
+
+
+@numba.njit(types.void(_ANY, _ROWS, types.uint64[:, :]), nogil=True, cache=True)
+def _thin(a, v, c):  # type: ignore[no-untyped-def]
+    """c = a @ v.T for a v [n, k] of no more than _THIN rows, in C order."""
+    (m, k), n = a.shape, len(v)
+    if k == 0:
+        c[:, :] = 0
+    elif k <= _SHORT:
+        column = np.empty(m, dtype=np.uint64)
+        for j in range(n):
+            _combine_columns(a, v[j], column)
+            c[:, j] = column
+    elif a.strides[1] == 8:
+        _dot_rows(a, v, c)
+    elif a.strides[0] == 8 and m > _THIN:
+        product = np.zeros((n, m), dtype=np.uint64)
+        _multiply_add(v, a.T, product)
+        c[:, :] = product.T
+    else:
+        _dot_rows(a.copy(), v, c)
+
+
+@numba.njit(types.void(_ANY, _ANY, _ROWS), nogil=True, cache=True)
+def _matmul(a, b, c):  # type: ignore[no-untyped-def]
+    """c = a @ b: uint64 [m, k] and [k, n] of any strides, [m, n] in C order."""
+    m, n = c.shape
+    if n <= _THIN:
+        _thin(a, b.T.copy(), c)
+    elif m <= _THIN:
+        _thin(b.T, a.copy(), c.T)
+    else:
+        c[:] = 0
+        _multiply_add(a, b, c)
 
 
 @numba.njit(types.void(_ANY, _ANY, types.uint64[::1]), nogil=True, cache=True)
