@@ -562,6 +562,23 @@ class FetchOpenedReply(_message.Message):
 Global___FetchOpenedReply: _TypeAlias = FetchOpenedReply  # noqa: Y015
 
 @_typing.final
+class Hello(_message.Message):
+    """Empty: what the caller claims is in the metadata."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
 class Frame(_message.Message):
     """Only the name of what travels; the bytes on the wire are those of masque/wire/frames.py."""
 

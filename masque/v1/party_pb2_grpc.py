@@ -74,9 +74,9 @@ class PartyStub:
                 request_serializer=masque_dot_v1_dot_party__pb2.FetchOpenedRequest.SerializeToString,
                 response_deserializer=masque_dot_v1_dot_party__pb2.FetchOpenedReply.FromString,
                 _registered_method=True)
-        self.Exchange = channel.stream_stream(
+        self.Exchange = channel.unary_stream(
                 '/masque.v1.Party/Exchange',
-                request_serializer=masque_dot_v1_dot_party__pb2.Frame.SerializeToString,
+                request_serializer=masque_dot_v1_dot_party__pb2.Hello.SerializeToString,
                 response_deserializer=masque_dot_v1_dot_party__pb2.Frame.FromString,
                 _registered_method=True)
         self.Describe = channel.unary_unary(
@@ -146,8 +146,10 @@ class PartyServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Exchange(self, request_iterator, context):
-        """Caller: another party. Masked values, one frame a message: see masque/wire/frames.py.
+    def Exchange(self, request, context):
+        """Caller: another party, which listens: what a party sends travels as answers of its own server.
+        Masked values, one frame a message (masque/wire/frames.py); the metadata of the call says what
+        both are about to compute (masque/wire/binding.py).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,9 +205,9 @@ def add_PartyServicer_to_server(servicer, server):
                     request_deserializer=masque_dot_v1_dot_party__pb2.FetchOpenedRequest.FromString,
                     response_serializer=masque_dot_v1_dot_party__pb2.FetchOpenedReply.SerializeToString,
             ),
-            'Exchange': grpc.stream_stream_rpc_method_handler(
+            'Exchange': grpc.unary_stream_rpc_method_handler(
                     servicer.Exchange,
-                    request_deserializer=masque_dot_v1_dot_party__pb2.Frame.FromString,
+                    request_deserializer=masque_dot_v1_dot_party__pb2.Hello.FromString,
                     response_serializer=masque_dot_v1_dot_party__pb2.Frame.SerializeToString,
             ),
             'Describe': grpc.unary_unary_rpc_method_handler(
@@ -441,7 +443,7 @@ class Party:
             _registered_method=True)
 
     @staticmethod
-    def Exchange(request_iterator,
+    def Exchange(request,
             target,
             options=(),
             channel_credentials=None,
@@ -451,11 +453,11 @@ class Party:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
+        return grpc.experimental.unary_stream(
+            request,
             target,
             '/masque.v1.Party/Exchange',
-            masque_dot_v1_dot_party__pb2.Frame.SerializeToString,
+            masque_dot_v1_dot_party__pb2.Hello.SerializeToString,
             masque_dot_v1_dot_party__pb2.Frame.FromString,
             options,
             channel_credentials,

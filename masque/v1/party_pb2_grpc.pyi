@@ -49,8 +49,11 @@ class PartyStub:
     """Caller: coordinator. What the job promised, each item encrypted to its recipient."""
     FetchOpened: _grpc.UnaryUnaryMultiCallable[_party_pb2.FetchOpenedRequest, _party_pb2.FetchOpenedReply]
     """Caller: client. What a finished job has opened to all: public values, never via a coordinator."""
-    Exchange: _grpc.StreamStreamMultiCallable[_party_pb2.Frame, _party_pb2.Frame]
-    """Caller: another party. Masked values, one frame a message: see masque/wire/frames.py."""
+    Exchange: _grpc.UnaryStreamMultiCallable[_party_pb2.Hello, _party_pb2.Frame]
+    """Caller: another party, which listens: what a party sends travels as answers of its own server.
+    Masked values, one frame a message (masque/wire/frames.py); the metadata of the call says what
+    both are about to compute (masque/wire/binding.py).
+    """
     Describe: _grpc.UnaryUnaryMultiCallable[_party_pb2.DescribePartyRequest, _party_pb2.DescribePartyReply]
     """Any role."""
 
@@ -75,8 +78,11 @@ class PartyAsyncStub(PartyStub):
     """Caller: coordinator. What the job promised, each item encrypted to its recipient."""
     FetchOpened: _aio.UnaryUnaryMultiCallable[_party_pb2.FetchOpenedRequest, _party_pb2.FetchOpenedReply]  # type: ignore[assignment]
     """Caller: client. What a finished job has opened to all: public values, never via a coordinator."""
-    Exchange: _aio.StreamStreamMultiCallable[_party_pb2.Frame, _party_pb2.Frame]  # type: ignore[assignment]
-    """Caller: another party. Masked values, one frame a message: see masque/wire/frames.py."""
+    Exchange: _aio.UnaryStreamMultiCallable[_party_pb2.Hello, _party_pb2.Frame]  # type: ignore[assignment]
+    """Caller: another party, which listens: what a party sends travels as answers of its own server.
+    Masked values, one frame a message (masque/wire/frames.py); the metadata of the call says what
+    both are about to compute (masque/wire/binding.py).
+    """
     Describe: _aio.UnaryUnaryMultiCallable[_party_pb2.DescribePartyRequest, _party_pb2.DescribePartyReply]  # type: ignore[assignment]
     """Any role."""
 
@@ -150,10 +156,13 @@ class PartyServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Exchange(
         self,
-        request_iterator: _MaybeAsyncIterator[_party_pb2.Frame],
+        request: _party_pb2.Hello,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_party_pb2.Frame], _abc.AsyncIterator[_party_pb2.Frame]]:
-        """Caller: another party. Masked values, one frame a message: see masque/wire/frames.py."""
+        """Caller: another party, which listens: what a party sends travels as answers of its own server.
+        Masked values, one frame a message (masque/wire/frames.py); the metadata of the call says what
+        both are about to compute (masque/wire/binding.py).
+        """
 
     @_abc_1.abstractmethod
     def Describe(

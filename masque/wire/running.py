@@ -53,7 +53,9 @@ def main(
 
 
 def serve_until_stopped(
-    server: Server, settings: ServiceSettings, prepare: Callable[[], None] | None = None
+    server: Server,
+    settings: ServiceSettings,
+    prepare: Callable[[], None] | None = None,
 ) -> None:
     """Answer calls until SIGTERM, SIGINT or `request_stop`.
 

@@ -1,0 +1,181 @@
+"""One attempt of one job being dealt: fresh seeds, one thread that deals, one stream a party.
+
+Nothing here depends on data: what is dealt follows from the program, when it is dealt from the
+clock and from how fast the network takes it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from masque.errors import Conflict, JobFailed, MasqueError, Unavailable
+from masque.jobs.bound import BoundJob
+from masque.mpc import prg
+from masque.mpc.dealer import Dealer
+from masque.mpc.program import Program
+from masque.v1.dealer_pb2 import Material
+from masque.wire.material import pack, seed_message
+from services.dealer.outbox import Outbox
+
+Randomness = Callable[[int], bytes]
+Ended = Callable[[MasqueError | None], None]
+"""Called once: with None when everything has been sent, else with what went wrong."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How dealing and sending keep step; bytes and seconds."""
+
+    budget: int = 32 << 20
+    message: int = 512 << 10
+    patience: float = 30.0  # for all parties to connect
+    linger: float = 0.004  # for a message to fill, once a stream is under way
+    small: int = 64 << 10  # a message of this size does not wait any longer
+    prompt: int = 4  # messages at the beginning that do not wait at all
+
+
+class Dealing:
+    """The material of one (job, attempt): dealt once, sent once, then gone."""
+
+    def __init__(
+        self,
+        job: BoundJob,
+        program: Program,
+        ended: Ended,
+        *,
+        pace: Pace | None = None,
+        randomness: Randomness = secrets.token_bytes,
+    ) -> None:
+        self._job, self._program, self._ended = job, program, ended
+        self._pace = pace or Pace()
+        self._seeds = [_seed(job, party, randomness) for party in job.parties]
+        self._outboxes = {party: Outbox(self._pace.budget) for party in job.parties}
+        self._joined: set[str] = set()
+        self._served: set[str] = set()
+        self._changed = threading.Condition()
+        self._error: MasqueError | None = None
+        self._over = False
+        self.sent = dict.fromkeys(job.parties, 0)
+        self._thread = threading.Thread(target=self._deal, name=f"deal-{job.job_id}", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"Dealing({self._job.job_id}, attempt {self._job.attempt})"
+
+    def start(self) -> None:
+        """Begin to wait for the parties."""
+        self._thread.start()
+
+    def join(self, party: str) -> Iterator[Material]:
+        """The stream of `party`: its seed, then its corrections. It is given out once, ever.
+
+        Raises Conflict the second time; what ended the dealing, if something has.
+        """
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            if party in self._joined:
+                raise Conflict(
+                    f"party {party!r} has been given its material of job {self._job.job_id}, "
+                    f"attempt {self._job.attempt}, already.",
+                    hint="Material is never sent twice: try the job again, as a new attempt.",
+                    party=party,
+                )
+            self._joined.add(party)
+            self._changed.notify_all()
+        return self._stream(party)
+
+    def left(self, party: str) -> None:
+        """The stream of `party` is over; before its end, that ends the job for all."""
+        if party not in self._served:
+            text = f"party {party!r} broke off its stream of material."
+            self.fail(JobFailed(text, service=party, job=self._job.job_id))
+
+    def fail(self, error: MasqueError) -> None:
+        """Stop; destroy seeds and material; every stream ends with `error`."""
+        with self._changed:
+            if self._over:
+                return
+            self._over, self._error = True, error
+            self._seeds = []
+            self._changed.notify_all()
+        for outbox in self._outboxes.values():
+            outbox.fail(error)
+        self._ended(error)
+
+    def _stream(self, party: str) -> Iterator[Material]:
+        outbox, pace = self._outboxes[party], self._pace
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            message = seed_message(self._seeds[self._job.parties.index(party)])
+        yield message
+        number = 0
+        while True:
+            if number >= pace.prompt and outbox.waiting < pace.small:
+                time.sleep(pace.linger)
+            items = outbox.take(pace.message)
+            if not items:
+                break
+            for message in pack(items):
+                self.sent[party] += len(message.corrections)
+                yield message
+            number += 1
+        self._serve(party)
+
+    def _serve(self, party: str) -> None:
+        with self._changed:
+            self._served.add(party)
+            if self._over or len(self._served) < len(self._job.parties):
+                return
+            self._over = True
+        self._ended(None)
+
+    def _deal(self) -> None:
+        try:
+            self._await_parties()
+            with self._changed:
+                if self._error is not None:
+                    return
+                dealer = Dealer(self._program, self._seeds)
+            outboxes = [self._outboxes[party] for party in self._job.parties]
+            for position, parts in dealer.deal():
+                for outbox, part in zip(outboxes, parts, strict=True):
+                    if part:
+                        outbox.put(position, part)
+            with self._changed:
+                self._seeds = []
+            for outbox in outboxes:
+                outbox.close()
+        except MasqueError as error:
+            self.fail(error)
+        except Exception as error:
+            self.fail(MasqueError("the dealer failed on its own account.", hint="See its log."))
+            raise error
+
+    def _await_parties(self) -> None:
+        wanted = set(self._job.parties)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._error is not None or self._joined == wanted, self._pace.patience
+            )
+            missing = sorted(wanted - self._joined)
+            if self._error is not None or not missing:
+                return
+        names = ", ".join(missing)
+        raise Unavailable(
+            f"{names} did not come for material of job {self._job.job_id} within "
+            f"{self._pace.patience:g} s.",
+            hint="Check that every party runs, and see its log.",
+            service=names,
+            job=self._job.job_id,
+        )
+
+
+def _seed(job: BoundJob, party: str, randomness: Randomness) -> bytes:
+    """A fresh seed, in a domain of its own even if the system's randomness were to repeat."""
+    root = randomness(prg.SEED_SIZE)
+    return prg.derive(root, "party material", job.job_id, job.attempt, party)

@@ -1,0 +1,25 @@
+"""The dealer's configuration file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from masque.jobs.spec import Section
+from masque.wire.settings import DnsName, ServiceSettings
+
+
+class DealerLimits(Section):
+    """What the dealer spends at most: bytes that wait for one party, jobs at once, seconds."""
+
+    queue_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 34)] = 32 << 20
+    jobs: Annotated[int, Field(ge=1, le=1000)] = 16
+    connect_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
+
+
+class DealerSettings(ServiceSettings):
+    """`coordinator` is the only one that this dealer obeys; without it, any of the project."""
+
+    coordinator: DnsName | None = Field(None, examples=["coordinator"])
+    limits: DealerLimits = DealerLimits()
