@@ -101,8 +101,10 @@ def write(
     every = rows(name)
     order = prg.permutation(seed, "bundled rows", len(every))
     shuffled = [every[index] for index in order]
+    if not 0 <= holdout < 1:
+        raise InputError(f"holdout {holdout:g} is not a fraction.", hint="Choose 0 to 0.9.")
     training = len(every) - round(holdout * len(every))
-    _check_split(name, schema, hospitals, by, holdout, training)
+    _check_split(name, schema, hospitals, by, training)
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
     whole = target / "schema.yaml"
@@ -115,17 +117,13 @@ def write(
     return Files(tuple(paths), tuple(schemas), heldout, whole)
 
 
-def _check_split(
-    name: str, schema: Schema, hospitals: int, by: str, holdout: float, training: int
-) -> None:
+def _check_split(name: str, schema: Schema, hospitals: int, by: str, training: int) -> None:
     most = training if by == "rows" else len(schema.columns)
     if not 1 <= hospitals <= min(most, 26):
         raise InputError(
             f"{name} cannot be split among {hospitals} hospitals by {by}.",
             hint=f"Choose 1 to {min(most, 26)}.",
         )
-    if not 0 <= holdout < 1:
-        raise InputError(f"holdout {holdout:g} is not a fraction.", hint="Choose 0 to 0.9.")
 
 
 def hospital(index: int) -> str:

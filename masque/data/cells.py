@@ -214,9 +214,12 @@ def as_text(array: Any, values: tuple[str, ...] = ()) -> Any:
         array = array.dictionary_decode()
     if pa.types.is_boolean(array.type) and {"0", "1"} & set(values):
         array = pc.cast(array, pa.uint8())
+    if pa.types.is_decimal(array.type) and array.type.scale != 0:
+        array = pc.cast(array, pa.float64())
     if pa.types.is_floating(array.type):
-        whole = pc.all(pc.equal(array, pc.round(array))).as_py()
-        if whole in (True, None):
+        small = pc.less(pc.abs(array), 2.0**53)
+        whole = pc.and_(small, pc.equal(array, pc.round(array)))
+        if pc.all(whole).as_py() in (True, None):
             array = pc.cast(array, pa.int64(), safe=False)
     return pc.cast(array, pa.string())
 

@@ -100,7 +100,7 @@ def draft(path: str | Path, label: str | None = None, csv: CsvFormat | None = No
     lines = [WARNING.format(file=source.name), f"table: {_scalar(source.stem)}"]
     if form != CsvFormat():
         lines.append(f"csv: {{delimiter: {_quoted(form.delimiter)}, decimal: '{form.decimal}'}}")
-    lines.append("columns:")
+    lines.append("columns:" if set(names) != {label} else "columns: {}")
     lines += [f"  {_scalar(name)}: {_guess(name, seen[name])}" for name in names if name != label]
     lines += _label_lines(label, seen)
     return "\n".join(lines) + "\n"

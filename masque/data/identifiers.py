@@ -45,7 +45,8 @@ class IdentifierDigest:
     def update(self, block: Block) -> None:
         """Takes in one block. Errors: DataError for an empty or endless identifier."""
         given = block.columns[self._column]
-        if pa.types.is_floating(given.type):
+        kind = given.type
+        if pa.types.is_floating(kind) or (pa.types.is_decimal(kind) and kind.scale != 0):
             raise self._reader.fault_at(
                 block.first_row,
                 self._column,

@@ -64,6 +64,7 @@ class Schema(Strict):
             raise ValueError(f"the label {self.label.column!r} must not be under `columns` too")
         if len(self.identifiers) > 1:
             raise ValueError(f"only one identifier column is possible, not {self.identifiers}")
+        self._check_markers()
         features = self.features()
         if not features and self.label is None:
             raise ValueError("there is nothing to share: list at least one feature or a label")
@@ -72,6 +73,15 @@ class Schema(Strict):
         if repeated := first_repeated(feature.name for feature in features):
             raise ValueError(f"two encoded columns would be called {repeated!r}; rename one")
         return self
+
+    def _check_markers(self) -> None:
+        listed = {name: column.values for name, column in self.columns.items()}
+        if self.label is not None:
+            listed[self.label.column] = self.label.classes or ()
+        for name, values in listed.items():
+            for marker in self.missing_markers:
+                if marker in values:
+                    raise ValueError(f"{marker!r} is a missing marker and a value of {name!r} too")
 
     @property
     def identifiers(self) -> list[str]:

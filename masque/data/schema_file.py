@@ -64,6 +64,8 @@ def _read(path: Path) -> str:
 
 def _broken(path: Path, error: yaml.YAMLError) -> DataError:
     mark = getattr(error, "problem_mark", None)
+    if str(getattr(error, "context", "")).startswith("while scanning"):
+        mark = getattr(error, "context_mark", None) or mark  # where a quote was opened
     problem = getattr(error, "problem", None) or "it cannot be parsed"
     return fault(
         path,
