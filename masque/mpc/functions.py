@@ -8,7 +8,7 @@ their own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, floor, log2
+from math import ceil, floor, inf, log2
 from math import exp as real_exp
 from math import log as real_log
 from typing import NoReturn
@@ -19,7 +19,7 @@ from masque.errors import RangeError
 from masque.mpc import comparison
 from masque.mpc.fits import FITS
 from masque.mpc.graph import Graph, Kind
-from masque.mpc.secret import Secret, concatenate, constant
+from masque.mpc.secret import SLACK, Secret, concatenate, constant
 from masque.mpc.types import Shape
 
 # (fraction bits of x looked at, of the public coefficients, of the dealt waves)
@@ -98,12 +98,20 @@ def _combined(graph: Graph, pairs: int) -> int:
 
 def _width(x: Secret, threshold: int, low: int) -> int:
     """Bits of x - t above `low`, sign excluded."""
-    reach = ceil(x.bound * 2.0 ** (x.scale - low)) + abs(threshold) + x.graph.parties
+    if x.bound == inf:
+        return 63
+    reach = ceil(x.bound * SLACK * 2.0 ** (x.scale - low)) + abs(threshold) + x.graph.parties
     return max(1, reach.bit_length())
 
 
 def _pairs(x: Secret, threshold: int, low: int, length: int, *, sign: bool) -> tuple[int, int, int]:
-    high = min(64, low + length + sign)
+    high = low + length + sign
+    if high > 64:
+        raise RangeError(
+            f"comparing values up to {x.bound:.6g} at {x.scale} fraction bits with "
+            f"{threshold * 2.0 ** (low - x.scale):.6g} takes {high} bits; the ring has 64.",
+            hint="Use tighter ranges, a nearer threshold, or a smaller scale.",
+        )
     key = (low, length)
     masked = x.masked(low, high)
     shape = (*x.shape, comparison.chunks_of(length))
@@ -121,6 +129,7 @@ def less(x: Secret, threshold: float = 0.0, *, resolution: int | None = None) ->
     threshold is then within n * 2^-resolution of the given one (it must be a multiple).
     Openings: 1 of x (shared with other uses), 1 or 2 of pairs.
     """
+    assert x.bound != inf, "whole ring elements have no order"
     low = 0 if resolution is None else max(0, x.scale - resolution)
     units = threshold * 2.0 ** (x.scale - low)
     t = ceil(units)  # x < t for integers x and real t is x < ceil(t)
@@ -163,7 +172,7 @@ def clip(x: Secret, low: float, high: float) -> Secret:
     inside = below ^ not_above
     result = inside.times(x) + below.value() * constant(x.graph, low, x.scale)
     result = result + (-not_above.value() + 1) * constant(x.graph, high, x.scale)
-    return _bounded(result, max(abs(low), abs(high)))
+    return result.bounded(max(abs(low), abs(high)))
 
 
 # -- smooth functions (protocol 6) -------------------------------------------------------------
@@ -175,38 +184,60 @@ def _wave(x: Secret, name: str, precision: tuple[int, int, int]) -> Secret:
     phase, public, dealt = precision
     low = max(0, x.scale - phase)
     length = x.scale - low + fit.period_bits
+    if low + length > 64:
+        raise RangeError(
+            f"{name} of values at {x.scale} fraction bits takes {low + length} bits; the ring has "
+            "64.",
+            hint=f"Bring them to {64 - fit.period_bits} fraction bits or fewer first.",
+        )
     masked = x.masked(low, low + length)
     params = (name, fit.digest.hex(), public, dealt, low, length)
     node = x.graph.add("waves", (masked,), Kind.SHARE, x.shape, params)
     return Secret(x.graph, x.shape, public + dealt, fit.peak, share=node)
 
 
-def _bounded(x: Secret, bound: float) -> Secret:
-    """The same value with a bound that the caller knows."""
-    return x.linear("times", (), (1,), x.shape, x.scale, bound)
+def _guards(x: Secret, name: str, resolution: int) -> tuple[Bit, Bit]:
+    """([x < -guard], [x < guard]) of a fit, both within its slack of the truth.
+
+    The carries of n parties move a threshold by up to n - 1 units: many parties need finer ones.
+    """
+    fit = FITS[name]
+    assert fit.guard is not None
+    slack = min(fit.high - fit.guard, -fit.guard - fit.low)
+    resolution = max(resolution, ceil(log2((x.graph.parties - 1) / slack)))
+    return less(x, -fit.guard, resolution=resolution), less(x, fit.guard, resolution=resolution)
 
 
-def sigmoid(x: Secret, name: str = "sigmoid") -> Secret:
-    """1 / (1 + exp(-x)) for any x, within 6e-5 ("coarse_sigmoid": 4e-4). Scale 36.
+def sigmoid(x: Secret, name: str = "sigmoid", *, scale: int = 36) -> Secret:
+    """1 / (1 + exp(-x)) for any x, within 6e-5 ("coarse_sigmoid": 4e-4) at `scale` 36.
+
+    A smaller scale (30 at least: within 4e-4) leaves more room for the products that follow.
 
     Inside the fit's guard the Fourier sum, outside 0 or 1. Openings: x, pairs (1, or 2 for |x|
     above 2^12), bits; the sum is masked along with the pairs.
     """
-    guard = FITS[name].guard
-    assert guard is not None
-    below, not_above = less(x, -guard, resolution=3), less(x, guard, resolution=3)
+    assert scale >= 30
+    precision = (BULK[0], scale // 2, scale - scale // 2)
+    below, not_above = _guards(x, name, 3)
     inside = below ^ not_above
-    return _bounded(inside.times(_wave(x, name, BULK)) - not_above.value() + 1, 1.001)
+    return (inside.times(_wave(x, name, precision)) - not_above.value() + 1).bounded(1.001)
 
 
 def tanh(x: Secret) -> Secret:
     """tanh(x) for any x, within 8e-5. Scale 36. Openings: as `sigmoid`."""
-    guard = FITS["tanh"].guard
-    assert guard is not None
-    below, not_above = less(x, -guard, resolution=4), less(x, guard, resolution=4)
+    below, not_above = _guards(x, "tanh", 4)
     inside = below ^ not_above
     ends = -not_above.value() + 1 - below.value()
-    return _bounded(inside.times(_wave(x, "tanh", BULK)) + ends, 1.001)
+    return (inside.times(_wave(x, "tanh", BULK)) + ends).bounded(1.001)
+
+
+def softplus(x: Secret) -> Secret:
+    """log(1 + exp(x)) for any x, within 6e-5. Scale 36 or that of x. Openings: as `sigmoid`."""
+    below, not_above = _guards(x, "softplus_even", 3)
+    inside = below ^ not_above
+    half = x.halved(1)
+    middle = inside.times(_wave(x, "softplus_even", BULK) + half)
+    return (middle + (~not_above).times(x)).bounded(x.bound + 1.0)
 
 
 def exp(x: Secret, high: float = 0.0) -> Secret:
@@ -218,11 +249,12 @@ def exp(x: Secret, high: float = 0.0) -> Secret:
     within = less(y)
     below = less(y, -16.5, resolution=5)
     result = _exp_inside(y, below ^ within) + (-within.value() + 1)
-    return _bounded(result, 1.001).times(real_exp(high)) if high else _bounded(result, 1.001)
+    result = result.bounded(1.001)
+    return result.times(real_exp(high)) if high else result
 
 
 def _exp_inside(x: Secret, inside: Bit) -> Secret:
-    return _bounded(inside.times(_wave(x, "exp", EXACT)), 1.001)
+    return inside.times(_wave(x, "exp", EXACT)).bounded(1.001)
 
 
 # -- functions on a normalised argument (protocol 7) -------------------------------------------
@@ -254,7 +286,7 @@ def _scaled(base: Secret, steps: Sequence[Bit], exponents: Sequence[int], bound:
     for bit, before, here in zip(steps[1:], exponents, exponents[1:], strict=False):
         term = bit.times(base)
         result = result + _times_power(term, here - least) - _times_power(term, before - least)
-    return _bounded(result.halved(-least), bound)
+    return result.halved(-least).bounded(bound)
 
 
 def _normalised(x: Secret, low: int, stride: int) -> tuple[Secret, list[Bit], list[int]]:
@@ -262,7 +294,7 @@ def _normalised(x: Secret, low: int, stride: int) -> tuple[Secret, list[Bit], li
     steps = _steps(x, low, stride)
     powers = [low + stride * i for i in range(len(steps))]
     floor = 2.0**low
-    raised = _bounded(steps[0].times(x - floor) + floor, max(x.bound, floor))
+    raised = (steps[0].times(x - floor) + floor).bounded(max(x.bound, floor))
     return _scaled(raised, steps, [-j for j in powers], 2.0**stride), steps, powers
 
 
@@ -300,7 +332,7 @@ def log(x: Secret, minimum: float = 2.0**-10) -> Secret:
         exponent = exponent + step.value()
     value = _wave(y, "log", FINE)
     whole = (exponent + low) * constant(x.graph, real_log(2.0), value.scale)
-    return _bounded(value + whole, max(abs(low), abs(powers[-1])) * 0.7 + 1)
+    return (value + whole).bounded(max(abs(low), abs(powers[-1])) * 0.7 + 1)
 
 
 # -- argmax, softmax (protocol 8) --------------------------------------------------------------
@@ -313,6 +345,7 @@ def argmax_one_hot(x: Secret) -> Bit:
     pairs (2), AND (1 or 2).
     """
     rows, classes = x.shape
+    assert classes >= 2, "the largest of one is no question"
     x.masked()
     columns = [x[:, j].reshape(rows, 1) for j in range(classes)]
     left, right = np.triu_indices(classes, k=1)
@@ -349,12 +382,12 @@ def softmax(x: Secret) -> Secret:
     The row's maximum is subtracted first, so any x is fine.
     """
     one_hot = argmax_one_hot(x)
-    largest = _bounded(one_hot.times(x).sum(axis=1, keepdims=True), x.bound)
+    largest = one_hot.times(x).sum(axis=1, keepdims=True).bounded(x.bound)
     below = x - largest  # never above 0, exactly
     powers = _exp_inside(below, ~less(below, -16.5, resolution=5)).at(20)
     total = powers.sum(axis=1, keepdims=True)
     inverse = reciprocal(total, minimum=0.5).at(20)
-    return _bounded(powers * inverse, 1.001)
+    return (powers * inverse).bounded(1.001)
 
 
 def broadcast_pair(x: Secret, y: Secret) -> tuple[Secret, Secret]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masque.errors import ProtocolError
+from masque.errors import ProtocolError, Refused
 from masque.mpc import comparison, packing, prg, trig
 from masque.mpc.bilinear import BILINEAR
 from masque.mpc.correlations import opened_bits, truncation, wave, window
@@ -33,8 +33,13 @@ class Masked:
 
     def bits(self, low: int, length: int) -> Ring:
         """Bits low .. low + length - 1 of d."""
-        moved = self.d >> np.uint64(low - self.low) if low > self.low else self.d
+        moved = self.above(low)
         return moved if length == 64 else moved & np.uint64((1 << length) - 1)
+
+    def above(self, low: int) -> Ring:
+        """d without the bits below `low`."""
+        assert low >= self.low, "these bits were not opened"
+        return self.d >> np.uint64(low - self.low) if low > self.low else self.d
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -168,10 +173,16 @@ class Party(Machine):
             return Masked(value.d[ref.rows], value.a[ref.rows])
         return np.asarray(value[ref.rows])
 
+    def copied(self, value: Masked | Ring) -> Masked | Ring:
+        """The same value in memory of its own."""
+        if isinstance(value, Masked):
+            return Masked(value.d.copy(), value.a.copy(), value.low)
+        return value.copy()
+
     def store(self, ref: Ref, value: Masked | Ring) -> None:
         """Write (rows of) a register."""
         held = self.registers[ref.name]
-        rows = slice(None) if ref.rows is None else ref.rows
+        rows = ... if ref.rows is None else ref.rows
         if isinstance(held, Masked):
             assert isinstance(value, Masked) and value.low == 0
             held.d[rows], held.a[rows] = value.d, value.a
@@ -184,9 +195,10 @@ class Party(Machine):
         """On masked values: on d, which carries public addends, and on the share of a."""
         if node.kind is Kind.MASKED:
             masked = [s for s in secrets if isinstance(s, Masked)]
-            d = linear(node, [s.d for s in masked], public, constant=True)
+            low = max(s.low for s in masked)  # differs only where values are moved together
+            d = linear(node, [s.above(low) for s in masked], public, constant=True)
             a = linear(node, [s.a for s in masked], public, constant=False)
-            return Masked(d, a, masked[0].low)
+            return Masked(d, a, low)
         if node.kind is Kind.BITS:
             return linear(node, secrets, public, constant=False)
         return linear(node, [self._shares(s) for s in secrets], public, constant=self.first)
@@ -253,10 +265,19 @@ class Party(Machine):
             case "mask_bit":
                 values[node.id] = Flag(total.astype(np.uint8), material[1])
             case "reveal":
-                self.opened[str(node.params[0])] = total
                 values[node.id] = None
-                if node.params[1]:
-                    self.stopped = self.stopped or bool(total.any())
+                self._revealed(*map(str, node.params), total)
+
+    def _revealed(self, name: str, effect: str, value: Ring) -> None:
+        self.opened[name] = value
+        if effect == "stop":
+            self.stopped = self.stopped or bool(value.any())
+        if effect == "require" and not value.all():
+            raise Refused(
+                f"{name}: no.",
+                hint="The data sets do not belong together; check them and share them again.",
+                check=name,
+            )
 
     # -- local steps -----------------------------------------------------------------------------
 
@@ -366,7 +387,7 @@ class Party(Machine):
         x: Masked = values[node.args[0]]
         (dealt,) = self._material.pop(node.id)
         c = np.ascontiguousarray(x.bits(low, length)).reshape(-1)
-        flat = np.ascontiguousarray(dealt).reshape(c.size, -1)
+        flat = np.ascontiguousarray(dealt).reshape(c.size, dealt.shape[-1])
         total = trig.wave_sum(c, length, fit.harmonics_array, *fit.arrays, flat, public)
         if self.first:
             total += np.uint64(fit.constant_at(public + scale) % (1 << 64))

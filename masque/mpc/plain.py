@@ -56,7 +56,7 @@ class Plain(Machine):
 
     def store(self, ref: Ref, value: Ring) -> None:
         """Write (rows of) a register."""
-        self.registers[ref.name][slice(None) if ref.rows is None else ref.rows] = value
+        self.registers[ref.name][... if ref.rows is None else ref.rows] = value
 
     def linear(self, node: Node, secrets: Sequence[Array], public: Sequence[Array]) -> Ring:
         """The function itself."""
@@ -70,7 +70,7 @@ class Plain(Machine):
                 values[node.id] = comparison.pad_pairs(value, first=True)
             if node.op == "reveal":
                 self.opened[str(node.params[0])] = value
-                self.stopped = self.stopped or bool(node.params[1] and np.any(value))
+                self.stopped = self.stopped or bool(node.params[1] == "stop" and np.any(value))
 
     def unmask(self, node: Node, values: Values) -> Ring:
         """The value."""

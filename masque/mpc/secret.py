@@ -14,7 +14,7 @@ operands' (`Secret.masked`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import ceil, frexp, log2
+from math import ceil, frexp, inf, log2
 from typing import NoReturn
 
 import numpy as np
@@ -28,10 +28,11 @@ RING_BITS = 62  # magnitudes stay below 2^62, so that sums of two never wrap
 CONSTANT_BITS = 20  # precision of public factors, relative
 FACTOR_BITS = 24  # the same for factors applied within a truncation
 MAXIMUM_FACTOR_BITS = 30
+SLACK = 1 + 2.0**-40  # bounds are floating-point numbers, rounded at every operation
 
 
 def _fits(scale: int, bound: float, what: str) -> None:
-    if bound * 2.0**scale >= 2.0**RING_BITS:
+    if bound * 2.0**scale >= 2.0**RING_BITS and bound != inf:
         raise RangeError(
             f"{what} could reach {bound:.6g}, which at {scale} fraction bits leaves the ring.",
             hint="Use tighter ranges or weight bounds, smaller batches, or a smaller scale.",
@@ -208,6 +209,10 @@ class Secret:
     def __rsub__(self, other: Public | float | Array) -> Secret:
         return -self + other
 
+    def bounded(self, bound: float) -> Secret:
+        """The same value with a bound that the caller can prove."""
+        return self.linear("times", (), (1,), self.shape, self.scale, bound)
+
     def halved(self, exponent: int) -> Secret:
         """x / 2^exponent, exactly: the same integers read at another scale."""
         scale, bound = self.scale + exponent, self.bound / 2.0**exponent
@@ -241,6 +246,10 @@ class Secret:
         shape = (self.shape[0], other.shape[1])
         scale, bound = self.scale + other.scale, self.bound * other.bound * self.shape[1]
         return self.linear("matmul_public", (other,), (), shape, scale, bound)
+
+    def column_dot(self, other: Secret) -> Secret:
+        """The dot products of the columns of two matrices: [m, n] twice -> [n]."""
+        return product("column_dot", self, other)
 
     def sum(self, axis: int | None = None, *, keepdims: bool = False) -> Secret:
         """Sum over one axis, or over all elements."""
@@ -334,7 +343,7 @@ def truncation_window(magnitude: float, shift: int, bits: int, parties: int) -> 
     guard bits for the carries of n parties.
     """
     low = max(0, shift - bits - guard_bits(parties))
-    need = ceil(magnitude) + parties * (1 << low) + 1
+    need = ceil(magnitude * SLACK) + parties * (1 << low) + 1
     width = max(shift + 1, need.bit_length() + 1)
     if width > RING_BITS + 1:
         raise RangeError(
@@ -349,7 +358,7 @@ def product(kind: str, x: Secret, y: Secret) -> Secret:
     table = BILINEAR[kind]
     shape, terms = table.shape(x.shape, y.shape), table.terms(x.shape, y.shape)
     scale, bound = x.scale + y.scale, x.bound * y.bound * terms
-    _fits(scale, bound, f"A product in block {x.graph.name!r}")
+    assert bound != inf, "whole ring elements can only be added and compared"
     args = (x.masked(), y.masked())
     node = x.graph.add("product", args, Kind.SHARE, shape, (kind,))
     return Secret(x.graph, shape, scale, bound, share=node)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from masque.mpc.graph import Block, Graph, Kind
 from masque.mpc.secret import Public, Secret
 from masque.mpc.types import Shape
@@ -25,6 +27,10 @@ class Trace:
             return Secret(self.graph, shape, scale, bound, masked=node)
         return Secret(self.graph, shape, scale, bound, share=node)
 
+    def words(self, name: str, shape: Shape) -> Secret:
+        """Whole ring elements, such as words of a digest: to be added and compared only."""
+        return self.input(name, shape, 0, inf)
+
     def argument(self, name: str, shape: Shape, scale: int, bound: float) -> Public:
         """A public array of each call, at most `bound` in magnitude, encoded at `scale`."""
         node = self.graph.add("argument", (), Kind.PUBLIC, shape, (name,))
@@ -35,9 +41,12 @@ class Trace:
         value = value.at(scale)
         self.graph.outputs[name] = value.masked() if masked else value.share()
 
-    def reveal(self, name: str, value: Secret, *, stop: bool = False) -> None:
-        """A declared opening, to all parties; `stop` if a one means an early stop."""
-        self.graph.add("reveal", (value.share(),), Kind.SHARE, value.shape, (name, stop))
+    def reveal(self, name: str, value: Secret, *, effect: str = "") -> None:
+        """A declared opening, to all parties.
+
+        `effect`: "stop" if a one ends training early, "require" if a zero refuses the job.
+        """
+        self.graph.add("reveal", (value.share(),), Kind.SHARE, value.shape, (name, effect))
 
     def freeze(self) -> Block:
         """The finished block."""

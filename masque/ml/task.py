@@ -1,0 +1,84 @@
+"""What is to be learned, in the terms of this floor: sizes, bounds and choices, all public."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["linear", "logistic", "softmax"]
+ALL = ("all",)
+"""In place of recipients: opened by every party to everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A data set: `features` encoded columns, then `labels` label columns, of `rows` rows."""
+
+    name: str
+    rows: int
+    features: int
+    labels: int
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyStop:
+    """Stop after `patience` epochs without the loss falling by `min_delta` (a mean over rows)."""
+
+    metric: Literal["log_loss", "squared_error"]
+    patience: int
+    min_delta: float
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One training job. Counts of rows are public, as is everything here.
+
+    `tables`: stacked by rows if `stacked`, else joined by columns. `feature_bound`: no encoded
+    feature is larger. `learning_rates`: one an epoch. `keep`: the model stays as shares.
+    """
+
+    name: str
+    parties: int
+    kind: Kind
+    tables: tuple[Table, ...]
+    stacked: bool
+    feature_bound: float
+    training_rows: int
+    validation_rows: int
+    holdout_rows: int
+    learning_rates: tuple[float, ...]
+    batch_size: int
+    seed: int = 0
+    momentum: float = 0.0
+    l2: float = 0.0
+    weight_bound: float = 64.0
+    standardize: bool = False
+    intercept: bool = True
+    batches_per_round: int | None = None
+    early_stop: EarlyStop | None = None
+    metrics: tuple[str, ...] = ()
+    metrics_to: tuple[str, ...] = ()
+    model_to: tuple[str, ...] = ()
+    identifiers: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the tables together."""
+        return sum(table.rows for table in self.tables) if self.stacked else self.tables[0].rows
+
+    @property
+    def features(self) -> int:
+        """Feature columns of the tables together."""
+        if self.stacked:
+            return self.tables[0].features
+        return sum(table.features for table in self.tables)
+
+    @property
+    def classes(self) -> int:
+        """Label columns, which are also the columns of the weights."""
+        return max(table.labels for table in self.tables)
+
+    @property
+    def columns(self) -> int:
+        """Columns of the design matrix: features, and a column of ones for the intercept."""
+        return self.features + self.intercept
