@@ -144,6 +144,8 @@ def _no_number(reader: Reader, block: Block, name: str, array: Any, comma: bool)
     cure = "Correct it; if it stands for a missing value, list it under `missing_markers`."
     if not comma and "," in text and text.replace(",", "").replace(".", "").strip("+-").isdigit():
         cure = "Write it with a decimal point and no thousands sign, or add `csv: {decimal: ','}`."
+    elif text[:1] in "−–—":  # U+2212 and two dashes
+        cure = "Write the minus sign as a plain hyphen (-)."
     elif comma and "." in text:
         cure = "The schema says that the decimal sign is a comma; remove the point."
     return reader.fault_at(block.first_row + start, name, f"{quote(text)} is not a number.", cure)

@@ -10,16 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from masque.data.table import (
     MAX_CLASSES,
     MAX_FEATURES,
-    MAX_NAME,
     MAX_VALUE,
     FeatureColumn,
     LabelInfo,
+    Name,
     first_repeated,
 )
 
 Kind = Literal["number", "integer", "category", "binary", "identifier", "ignore"]
 Outside = Literal["refuse", "clip"]
-Text = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Range = tuple[Number, Number]
 
@@ -44,6 +43,9 @@ def _check_listed(what: str, names: tuple[str, ...], least: int, most: int) -> N
         raise ValueError(f"{what} must list {wanted} values, not {len(names)}")
     if repeated := first_repeated(names):
         raise ValueError(f"{what} lists {repeated!r} twice")
+    for name in names:
+        if name != name.strip():
+            raise ValueError(f"{what} lists {name!r}: blanks at its ends are never compared")
 
 
 class CsvFormat(Strict):
@@ -63,7 +65,7 @@ class Missing(Strict):
     """What an empty cell becomes: refused, a public constant, or no category at all (zeros)."""
 
     rule: Literal["refuse", "middle_of_range", "zeros", "value"] = "refuse"
-    value: Text | None = None
+    value: Name | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -86,7 +88,7 @@ class Column(Strict):
 
     type: Kind
     range: Range | None = None
-    categories: tuple[Text, ...] | None = None
+    categories: tuple[Name, ...] | None = None
     missing: Missing = Missing()
     scaling: Literal["range", "none"] | None = None
     outside: Outside | None = None
@@ -196,10 +198,10 @@ class Column(Strict):
 class Label(Strict):
     """The column to be predicted: a number with its range, or one of the listed classes."""
 
-    column: Text
+    column: Name
     type: Literal["binary", "classes", "number"]
-    classes: tuple[Text, ...] | None = None
-    positive: Text | None = None
+    classes: tuple[Name, ...] | None = None
+    positive: Name | None = None
     range: Range | None = None
     outside: Outside | None = None
 

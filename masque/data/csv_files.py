@@ -63,12 +63,7 @@ class CsvReader(Reader):
     def _unreadable(self, said: str) -> DataError:
         """Arrow's complaint, with the place looked up by the slow reader."""
         if "UTF8" in said:
-            return fault(
-                self.path,
-                "is not UTF-8 text.",
-                'Save it as "CSV UTF-8" (iconv -f LATIN1 -t UTF-8 converts old exports).',
-                line=locate.undecodable(self.path),
-            )
+            return _not_utf8(self.path, locate.undecodable(self.path))
         place = locate.ragged(self.path, self.delimiter, len(self.header))
         if place is not None:
             more = "more" if len(place.cells) > len(self.header) else "fewer"
@@ -97,6 +92,8 @@ def read_header(path: Path, delimiter: str) -> list[str]:
     """The cells of the first line that is not blank. Errors: DataError if there is none."""
     try:
         for place in locate.rows(path, delimiter):
+            if any("\ufffd" in cell for cell in place.cells):
+                _check_encoding(path)
             return place.cells
     except csv.Error as error:
         raise fault(path, f"has no readable header: {error}.", "Is it a CSV?") from None
@@ -112,3 +109,18 @@ def _check_delimiter(path: Path, delimiter: str, header: list[str]) -> None:
                 f"Add `csv: {{delimiter: {quote(other)}}}` to the schema.",
                 line=1,
             )
+
+
+def _check_encoding(path: Path) -> None:
+    line = locate.undecodable(path)
+    if line is not None:
+        raise _not_utf8(path, line)
+
+
+def _not_utf8(path: Path, line: int | None) -> DataError:
+    return fault(
+        path,
+        "is not UTF-8 text.",
+        'Save it as "CSV UTF-8" (iconv -f LATIN1 -t UTF-8 converts old exports).',
+        line=line,
+    )

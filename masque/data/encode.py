@@ -60,14 +60,33 @@ class Encoder:
         """uint64 [block.rows, columns]. Errors: DataError naming row and column."""
         matrix = np.zeros((block.rows, self.columns), dtype=np.uint64)
         at = 0
-        for name, features in self._features.items():
-            if features:
-                column = self.schema.columns[name]
-                self._feature(block, name, column, features, matrix[:, at : at + len(features)])
-                at += len(features)
-        if self.schema.label is not None:
-            self._label(block, self.schema.label, matrix[:, at:])
+        for name in self.sources:
+            width = self.columns - at
+            if name in self.schema.columns:
+                width = len(self._features[name])
+            self.encode_column(block, name, matrix[:, at : at + width])
+            at += width
         return matrix
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the columns that are encoded, in order, the label last."""
+        label = self.schema.label
+        return [name for name, made in self._features.items() if made] + (
+            [label.column] if label else []
+        )
+
+    def encode_column(self, block: Block, name: str, out: Words | None = None) -> None:
+        """One column of the file into `out`, or only its check. Errors: as `encode`."""
+        if name in self.schema.columns:
+            features = self._features[name]
+            out = np.zeros((block.rows, len(features)), np.uint64) if out is None else out
+            self._feature(block, name, self.schema.columns[name], features, out)
+            return
+        label = self.schema.label
+        assert label is not None and label.column == name, "a column of the schema"
+        out = np.zeros((block.rows, label.info().columns), np.uint64) if out is None else out
+        self._label(block, label, out)
 
     def _feature(
         self, block: Block, name: str, column: Column, features: list[FeatureColumn], out: Words

@@ -19,8 +19,11 @@ SHOWN = 60
 def quote(value: object) -> str:
     """`value` in quotes, one line, at most `SHOWN` characters."""
     text = str(value)
-    short = text if len(text) <= SHOWN else text[:SHOWN] + "..."
-    return '"' + short.encode("unicode_escape").decode("ascii").replace("\\\\", "\\") + '"'
+    shown = "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii")
+        for sign in text[:SHOWN]
+    )
+    return f'"{shown}{"..." if len(text) > SHOWN else ""}"'
 
 
 def listed(names: Iterable[object], most: int = 6) -> str:

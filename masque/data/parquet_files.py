@@ -51,7 +51,9 @@ class ParquetReader(Reader):
             size = max(1, CELLS // len(needed))
             try:
                 for batch in file.iter_batches(size, columns=needed, use_threads=False):
-                    yield batch.select(needed)
+                    selected = batch.select(needed)
+                    selected.validate(full=True)  # text may be anything but UTF-8
+                    yield selected
             except (pa.ArrowInvalid, OSError) as error:
                 raise fault(
                     self.path,

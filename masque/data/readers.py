@@ -55,6 +55,8 @@ def _first_bytes(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise fault(path, "is a directory.", "Name one CSV or Parquet file in it.")
+        if path.exists() and not path.is_file():
+            raise fault(path, "is a pipe or device.", "It is read twice: save it as a file.")
         with path.open("rb") as file:
             start = file.read(4)
     except FileNotFoundError:

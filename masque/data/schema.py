@@ -22,12 +22,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from masque.data.columns import Column, CsvFormat, Label, Missing, Strict, Text
+from masque.data.columns import Column, CsvFormat, Label, Missing, Strict
 from masque.data.schema_file import parse, refuse
 from masque.data.table import (
     MAX_FEATURES,
     FeatureColumn,
     LabelInfo,
+    Name,
     TableInfo,
     describe,
     first_repeated,
@@ -38,10 +39,10 @@ from masque.data.table import (
 class Schema(Strict):
     """A whole schema file; see the module's own text."""
 
-    table: Text | None = None
+    table: Name | None = None
     csv: CsvFormat = CsvFormat()
     missing_markers: tuple[str, ...] = ()
-    columns: dict[Text, Column] = Field(default_factory=dict)
+    columns: dict[Name, Column] = Field(default_factory=dict)
     label: Label | None = None
 
     @field_validator("columns", mode="before")

@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from masque.data.encode import Encoder
 from masque.data.faults import fault
 from masque.data.identifiers import IdentifierDigest
-from masque.data.readers import Reader, open_table
+from masque.data.readers import Block, Reader, open_table
 from masque.data.schema import Schema
 from masque.data.table import TableInfo
 from masque.errors import DataError
@@ -30,6 +31,9 @@ Progress = Callable[[Literal["check", "share"], int, int | None], None]
 """`progress(phase, rows done, rows in all if known)`."""
 
 CHUNK_BYTES = 2**20
+MAX_FAULTS = 5
+"""Faulty columns after which a file is not read any further."""
+
 MAX_CHUNK_BYTES = 2**21
 """A chunk must stay well under the 4 MiB of a gRPC message."""
 
@@ -137,19 +141,45 @@ def share_stream(
 def check(reader: Reader, progress: Progress | None = None) -> tuple[TableInfo, Words | None]:
     """Read and encode everything once: the table's description and its identifier digest.
 
+    The first fault of each column is reported, of up to `MAX_FAULTS` columns together.
+
     The digest (uint64 [4], or None without identifiers) is secret: share it, never show it.
     """
     encoder = Encoder(reader)
     identifiers = _identifier_digest(reader)
+    checks: dict[str, Callable[[Block], None]] = {
+        name: partial(encoder.encode_column, name=name) for name in encoder.sources
+    }
+    if identifiers is not None:
+        checks[reader.schema.identifiers[0]] = identifiers.update
+    faults: list[DataError] = []
     rows = 0
     for block in reader.blocks():
-        encoder.encode(block)
-        if identifiers is not None:
-            identifiers.update(block)
+        for name in list(checks):
+            try:
+                checks[name](block)
+            except DataError as error:
+                faults.append(error)
+                del checks[name]
+                if len(faults) == MAX_FAULTS:
+                    raise together(faults) from None
         rows += block.rows
         if progress:
             progress("check", rows, None)
+    if faults:
+        raise together(faults)
     return reader.schema.describe(rows), identifiers.words() if identifiers else None
+
+
+def together(faults: list[DataError]) -> DataError:
+    """One error for the first fault of each of several columns; `where` is that of the first."""
+    first, *others = faults
+    if not others:
+        return first
+    more = "".join(f"\n- {other.message}" for other in others)
+    return DataError(
+        first.message, hint=f"{first.hint}\nOther columns have faults too:{more}", **first.where
+    )
 
 
 def recut(matrices: Iterable[Words], rows: int) -> Iterator[Words]:

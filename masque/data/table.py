@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from masque.errors import DataError
 
@@ -31,7 +31,16 @@ MAX_NAME = 256
 
 FeatureKind = Literal["number", "integer", "binary", "category"]
 LabelKind = Literal["binary", "classes", "number"]
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("names may hold printable characters only")
+    return text
+
+
+Printable = Annotated[str, AfterValidator(_printable)]
+Name = Annotated[Printable, Field(min_length=1, max_length=MAX_NAME)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -47,7 +56,7 @@ class FeatureColumn(_Public):
     becomes one 0/1 column a category, called `source=category`).
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=2 * MAX_NAME + 1)]
+    name: Annotated[Printable, Field(min_length=1, max_length=2 * MAX_NAME + 1)]
     source: Name
     kind: FeatureKind
     middle: Finite = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ CELLS = [
     ("n,p,5,1e999,yes,north,1\n", "weight", 1, 2, '"1e999" is infinite'),
     ("n,p,5,1e30,yes,north,1\n", "weight", 1, 2, '"1e30" is outside'),
     ('n,p,5,"80,5",yes,north,1\n', "weight", 1, 2, "decimal: ','"),
+    ("n,p,\u22125,8,yes,north,1\n", "age", 1, 2, "plain hyphen"),
     ("n,p,5,0x10,yes,north,1\n", "weight", 1, 2, '"0x10" is not a number'),
     ("n,p,5,8,Yes,north,1\n", "smoker", 1, 2, 'Did you mean "yes"?'),
     ("n,p,5,8,,north,1\n", "smoker", 1, 2, "the cell is empty"),
@@ -72,6 +74,7 @@ FILES = [
     (HEADER.replace("age", "weight").encode(), 'the column "weight" appears twice'),
     (HEADER.replace("age", " ").encode(), "column 3 has no name"),
     (HEADER.replace("age", "aeg").encode(), 'Did you mean "aeg"?'),
+    (HEADER.encode().replace(b"notes", b"n\xf6tes"), "line 1: is not UTF-8"),
     (HEADER.replace("notes", "remarks").encode(), "`remarks: ignore` leaves it out"),
     (HEADER.replace("notes", "note").encode(), 'Did you mean "notes"?'),
 ]
@@ -155,3 +158,30 @@ def test_a_parquet_file_damaged_inside_is_named(tmp_path: Path) -> None:
 def test_long_values_are_cut_short(tmp_path: Path) -> None:
     error = refused(written(tmp_path, HEADER + f"n,p,{'9x' * 5000},8,yes,north,1\n"), PATIENTS)
     assert len(str(error)) < 300
+
+
+def test_several_faulty_columns_are_reported_together(tmp_path: Path) -> None:
+    rows = GOOD + "n,,x,8,yes,north,1\nn,p,5,8,maybe,north,1\n" + GOOD
+    error = refused(written(tmp_path, HEADER + rows))
+    assert (error.where["row"], error.where["column"]) == (2, "age")
+    lines = str(error).splitlines()
+    assert lines[1] == "Other columns have faults too:"
+    assert 'row 3 (line 4), column "smoker": "maybe"' in lines[2] + lines[3]
+    assert 'row 2 (line 3), column "patient": the identifier is empty' in lines[2] + lines[3]
+
+
+def test_text_of_parquet_must_be_utf8(tmp_path: Path) -> None:
+    buffers = [None, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"\xff")]
+    broken = pa.Array.from_buffers(pa.string(), 1, buffers)
+    path = parquet(tmp_path, x=broken, y=pa.array([1]))
+    assert "damaged" in str(refused(path, NUMBER))
+
+
+def test_pipes_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a pipe or device" in str(refused(tmp_path / "pipe"))
+
+
+def test_letters_of_all_languages_are_shown_as_they_are(tmp_path: Path) -> None:
+    error = refused(written(tmp_path, HEADER + "n,p,5,8,yes,Süd 北,1\n"))
+    assert '"Süd 北" is not one of' in str(error)

@@ -44,8 +44,8 @@ def test_a_draft_says_what_it_saw(tmp_path: Path) -> None:
         "nothing": "ignore",
         "odd: name": "category",
     }
-    assert schema.columns["age"].span == (20, 49)
-    assert schema.columns["w"].span == (-0.36, 0)
+    assert list(schema.columns["age"].span) == [20, 49]
+    assert list(schema.columns["w"].span) == [-0.36, 0]
     assert schema.label_info() == LabelInfo(name="y", kind="binary", classes=("B", "M"))
 
 
