@@ -1,0 +1,225 @@
+"""The coordinator's calls to dealer and parties; every error names the service at fault."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from masque.data.table import parse_table
+from masque.errors import MasqueError, ProtocolError
+from masque.jobs.bound import BoundJob
+from masque.jobs.fit import SharedTable
+from masque.v1 import dealer_pb2, party_pb2
+from masque.v1.dealer_pb2_grpc import DealerStub
+from masque.v1.party_pb2_grpc import PartyStub
+from masque.wire.failures import translating
+from masque.wire.identity import Identity, Role
+from masque.wire.preflight import explain
+from masque.wire.settings import PeerSettings
+from masque.wire.tls import Credentials, open_channel
+from services.coordinator.settings import CoordinatorSettings
+from services.coordinator.store import Sealed
+
+BRIEF = 8.0
+"""Seconds for what a service answers from memory."""
+
+ABORT = 5.0
+LARGEST_ITEM = 2**30
+"""Bytes of one sealed item that the coordinator is ready to keep."""
+
+
+class Peers:
+    """Channels to the dealer and all parties, for one attempt of a job; close them after it."""
+
+    def __init__(self, settings: CoordinatorSettings, credentials: Credentials) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._running: set[Any] = set()
+        self._channels: dict[str, grpc.Channel] = {}
+        self._identities: dict[str, Identity] = {}
+        self._addresses: dict[str, str] = {}
+        for role, peers in ((Role.DEALER, (settings.dealer,)), (Role.PARTY, settings.parties)):
+            for peer in peers:
+                self._open(role, peer)
+        self._dealer = DealerStub(self._channels[settings.dealer.name])
+        self._parties = {p.name: PartyStub(self._channels[p.name]) for p in settings.parties}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parties in order."""
+        return tuple(self._parties)
+
+    @property
+    def dealer(self) -> str:
+        """The name of the dealer."""
+        return self._settings.dealer.name
+
+    def tables(self, party: str) -> list[SharedTable]:
+        """The data sets that a party holds."""
+        with self._blaming(party):
+            reply = self._parties[party].ListDatasets(
+                party_pb2.ListDatasetsRequest(), timeout=BRIEF
+            )
+        return [
+            SharedTable(name=d.name, upload=d.upload_id, info=parse_table(d.table_json))
+            for d in reply.datasets
+        ]
+
+    def prepare(self, peer: str, job: BoundJob) -> tuple[bytes, tuple[str, ...]]:
+        """Let the dealer or a party compile the job: the program's digest and its rounds' names.
+
+        The dealer tells no names. Raises ProtocolError if it has read another job than was sent.
+        """
+        timeout, text = self._settings.prepare_seconds, job.canonical()
+        with self._blaming(peer):
+            if peer == self.dealer:
+                dealt = self._track(
+                    self._dealer.Prepare.future(
+                        dealer_pb2.PrepareDealerRequest(bound_job=text), timeout=timeout
+                    )
+                ).result()
+                digests, names = (dealt.job_digest, dealt.program_digest), ()
+            else:
+                reply = self._track(
+                    self._parties[peer].Prepare.future(
+                        party_pb2.PreparePartyRequest(bound_job=text), timeout=timeout
+                    )
+                ).result()
+                digests, names = (reply.job_digest, reply.program_digest), tuple(reply.rounds)
+        if digests[0] != job.digest():
+            raise ProtocolError(
+                f"{peer} has read another job than it was sent: its job digest is"
+                f" {digests[0].hex()[:16]}, not {job.digest().hex()[:16]}.",
+                hint="Check that all services run the same version of Masque.",
+                peer=peer,
+            )
+        return digests[1], names
+
+    def run_round(
+        self, party: str, job: BoundJob, number: int, tell: Callable[[str, Any], None]
+    ) -> bool:
+        """Let a party run training round `number`; `tell(party, traffic)` on the way.
+
+        Returns whether the party has been told to stop early.
+        """
+        request = party_pb2.RunRoundRequest(job_id=job.job_id, attempt=job.attempt, round=number)
+        last = None
+        with self._blaming(party):
+            call = self._track(
+                self._parties[party].RunRound(request, timeout=self._settings.round_seconds)
+            )
+            for last in call:
+                tell(party, last.traffic)
+        if last is None or not last.done:
+            raise ProtocolError(
+                f"{party} ended training round {number} without saying that it is done.",
+                peer=party,
+            )
+        return bool(last.stopped)
+
+    def fetch(self, party: str, job: BoundJob) -> tuple[Sealed, ...]:
+        """What a party sealed for the recipients of the job."""
+        request = party_pb2.FetchSealedRequest(job_id=job.job_id, attempt=job.attempt)
+        with self._blaming(party):
+            call = self._track(
+                self._parties[party].FetchSealed(request, timeout=self._settings.fetch_seconds)
+            )
+            return tuple(_items(party, call))
+
+    def abort(self, peer: str, job: BoundJob, reason: str) -> None:
+        """Tell a service that an attempt is over; raises if it does not answer."""
+        with self._blaming(peer):
+            if peer == self.dealer:
+                told = dealer_pb2.AbortDealingRequest(
+                    job_id=job.job_id, attempt=job.attempt, reason=reason
+                )
+                self._dealer.Abort(told, timeout=ABORT)
+            else:
+                request = party_pb2.AbortJobRequest(
+                    job_id=job.job_id, attempt=job.attempt, reason=reason
+                )
+                self._parties[peer].Abort(request, timeout=ABORT)
+
+    def explained(self, peer: str, error: grpc.RpcError) -> MasqueError:
+        """The error with another look at a connection that failed without saying why."""
+        return explain(error, self._addresses[peer], self._identities[peer], self._credentials)
+
+    def cancel(self) -> None:
+        """Break off every call that is under way."""
+        with self._lock:
+            running = list(self._running)
+        for call in running:
+            call.cancel()
+
+    def close(self) -> None:
+        """Close all channels, which breaks off what is under way."""
+        for channel in self._channels.values():
+            channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self, role: Role, peer: PeerSettings) -> None:
+        identity = Identity(self._settings.project, role, peer.name)
+        self._identities[peer.name] = identity
+        self._addresses[peer.name] = peer.address
+        self._channels[peer.name] = open_channel(peer.address, identity, self._credentials)
+
+    def _track(self, call: Any) -> Any:
+        with self._lock:
+            self._running.add(call)
+        call.add_done_callback(self._untrack)
+        return call
+
+    def _untrack(self, call: Any) -> None:
+        with self._lock:
+            self._running.discard(call)
+
+    def _blaming(self, peer: str) -> Any:
+        return translating(self._identities[peer], self._addresses[peer])
+
+
+def _items(party: str, chunks: Iterator[Any]) -> Iterator[Sealed]:
+    """Whole items from chunks; raises ProtocolError for one that never ends or changes its name."""
+    parts: list[bytes] = []
+    begun: tuple[str, str] | None = None
+    size = 0
+    for chunk in chunks:
+        place = (chunk.output, chunk.recipient)
+        size += len(chunk.sealed)
+        if (begun is not None and place != begun) or size > LARGEST_ITEM:
+            raise _broken(party)
+        begun = place
+        parts.append(chunk.sealed)
+        if not chunk.more:
+            yield Sealed(party, *place, b"".join(parts))
+            parts, begun, size = [], None, 0
+    if begun is not None:
+        raise _broken(party)
+
+
+def _broken(party: str) -> ProtocolError:
+    return ProtocolError(f"{party} sent sealed results that break off or mix.", peer=party)
+
+
+def culprit(error: MasqueError, asked: str, everybody: Mapping[str, str] | frozenset[str]) -> str:
+    """Whom an error that `asked` returned blames: another service of the job, or `asked`."""
+    for field in ("peer", "party", "dealer", "service"):
+        value = str(error.where.get(field, ""))
+        for name in everybody:
+            if value == name or value.endswith(repr(name)):
+                return name
+    return asked

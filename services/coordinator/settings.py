@@ -1,0 +1,34 @@
+"""What a coordinator's file says, beside what every service's file says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from masque.wire.settings import PathField, PeerSettings, ServiceSettings
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Peers = Annotated[tuple[PeerSettings, ...], BeforeValidator(_listed)]
+Seconds = Annotated[float, Field(gt=0, le=1_000_000)]
+
+
+class CoordinatorSettings(ServiceSettings):
+    """`store` is the SQLite file of jobs; `parties` are in order: party i holds share i.
+
+    The last three are deadlines: of preparing, of one training round, and of handing over results.
+    A service that dies or hangs is noticed long before them, by the silence of its connection.
+    """
+
+    store: PathField = Field(examples=["jobs.sqlite"])
+    dealer: PeerSettings = Field(examples=["{name: dealer, address: 127.0.0.1:7001}"])
+    parties: Annotated[Peers, Field(min_length=2, max_length=64)] = Field(
+        examples=["[{name: party-a, address: 127.0.0.1:7002}, ...]"]
+    )
+    prepare_seconds: Seconds = 600.0
+    round_seconds: Seconds = 86_400.0
+    fetch_seconds: Seconds = 600.0
