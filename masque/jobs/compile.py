@@ -1,0 +1,76 @@
+"""From a bound job to the program that dealer and parties run: everyone compiles it himself."""
+
+from __future__ import annotations
+
+from masque.jobs.bound import BoundJob
+from masque.jobs.fit import SharedTable
+from masque.jobs.spec import EVERYBODY
+from masque.ml.task import ALL, EarlyStop, Kind, Table, Task
+from masque.ml.training import build
+from masque.mpc.program import Program
+
+KINDS: dict[str, Kind] = {
+    "linear_regression": "linear",
+    "logistic_regression": "logistic",
+    "softmax_regression": "softmax",
+}
+
+
+def compile_job(job: BoundJob) -> Program:
+    """The program of a job; equal jobs give equal programs on every machine.
+
+    Errors: RangeError where a value could leave the ring, SpecError for a metric that the job is
+    too large for.
+    """
+    return build(task_of(job))
+
+
+def task_of(job: BoundJob) -> Task:
+    """The job in the terms of masque.ml."""
+    spec, split = job.spec, job.split
+    training = spec.training
+    label = job.label
+    stop = training.early_stop
+    return Task(
+        name=job.job_id,
+        parties=len(job.parties),
+        kind=KINDS[spec.model.kind],
+        tables=tuple(_table(table, label.name) for table in job.tables),
+        stacked=spec.data.partition == "rows",
+        feature_bound=max(feature.bound for feature in job.features),
+        training_rows=split.training,
+        validation_rows=split.validation,
+        holdout_rows=split.holdout,
+        learning_rates=tuple(training.learning_rate(epoch) for epoch in range(training.epochs)),
+        batch_size=training.batch_size,
+        seed=training.seed,
+        momentum=training.optimizer.momentum,
+        l2=spec.model.l2,
+        weight_bound=spec.model.weight_bound,
+        standardize=spec.data.standardize,
+        intercept=spec.model.fit_intercept,
+        batches_per_round=training.batches_per_round,
+        early_stop=EarlyStop(stop.metric, stop.patience, stop.min_delta) if stop else None,
+        metrics=spec.reveal.metrics,
+        metrics_to=_recipients(spec.reveal.to),
+        model_to=_model_recipients(job),
+        identifiers=spec.data.partition == "columns"
+        and all(table.info.has_identifiers for table in job.tables),
+    )
+
+
+def _table(table: SharedTable, label: str) -> Table:
+    info = table.info
+    labels = info.label.columns if info.label and info.label.name == label else 0
+    return Table(table.name, info.rows, len(info.features), labels)
+
+
+def _recipients(names: tuple[str, ...]) -> tuple[str, ...]:
+    return ALL if names == (EVERYBODY,) else names
+
+
+def _model_recipients(job: BoundJob) -> tuple[str, ...]:
+    output = job.spec.model_output
+    if output.kind == "open":
+        return ALL
+    return output.sealed_to or ()
