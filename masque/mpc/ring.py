@@ -1,12 +1,10 @@
 """Products in the ring Z_2^64: numpy uint64 arrays in, their product modulo 2^64 out.
 
-Matrix products go the usual way: blocks of both factors are packed so that a tile of the result,
-held in registers, reads memory in order; a panel of b stays in the first cache and a block of a in
-the second. Matrix-vector products are bound by memory and read the matrix once, unpacked.
+Matrix products go through `masque.mpc.blocks`; products with a result of very few rows or columns
+are bound by memory and go through the loops below, which read the matrix once.
 
-All kernels run without the GIL, on the calling thread alone.
-
-Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
+All kernels run without the GIL, on the calling thread alone. Importing this module loads them from
+numba's cache on disk, or compiles them (about ten seconds, once: `python -m masque.mpc.warm`).
 """
 
 from __future__ import annotations
@@ -15,34 +13,19 @@ import numba
 import numpy as np
 from numba import types
 
-from masque.mpc.kernels import (
-    LANES,
-    ROWS,
-    SPLIT,
-    UNROLL,
-    WORDS,
-    copy_vector,
-    dots,
-    pack_pair,
-    tile,
-    word,
-)
+from masque.mpc.blocks import multiply_add
+from masque.mpc.kernels import LANES, dots, word
 from masque.mpc.types import Ring
 
-_DEPTH, _DEPTH_IN_PLACE = 256, 32  # columns of a, rows of b in a block
-_HEIGHT = 48  # rows of a in a block
-_WIDTH = 1024  # columns of b in a block
-_PANEL = 2 * LANES  # columns of b in a panel
-_FEW = 8  # up to so many rows of a, packing b costs more than it gains
-_THIN = 3  # up to so many columns of b, half of a vector register or more would be idle
-_SHORT = 3  # up to so many columns of a, a step of a tile would be mostly idle
-_TINY, _TINY_RESULT = 2500, 64  # products, words: numpy's `dot` takes less time than a call
+_THIN = 3  # columns of b, up to which half of a vector register or more would be idle
+_SHORT = 3  # columns of a, up to which a step of a tile would be mostly idle
+_TINY, _TINY_THIN = 800, 2500  # products, up to which numpy's `dot` takes less time than a call
 
 
 def matmul(a: Ring, b: Ring) -> Ring:
     """a @ b modulo 2^64: uint64 [m, k] and [k, n] of any strides -> [m, n] in C order."""
     (m, k), n = a.shape, b.shape[1]
-    if m * n * k <= _TINY and (k > _THIN or m * n <= _TINY_RESULT):
+    if m * n * k <= _TINY_THIN and _is_tiny(m * n, k):
         product: Ring = a.dot(b)
         return product
     assert b.shape[0] == k, f"cannot multiply {a.shape} by {b.shape}"
@@ -54,6 +37,11 @@ def matmul(a: Ring, b: Ring) -> Ring:
     except TypeError:  # words that are not aligned
         _matmul(a.copy(), b.copy(), c)
     return c
+
+
+def _is_tiny(words: int, k: int) -> bool:
+    """Whether numpy's `dot` is quick for a result of `words` words: it minds those most."""
+    return words <= 4 or (words * k <= _TINY and (k > _SHORT or words <= 64))
 
 
 def column_dot(x: Ring, y: Ring) -> Ring:
@@ -68,172 +56,6 @@ def column_dot(x: Ring, y: Ring) -> Ring:
 
 
 @numba.njit
-def _padded(depth):  # type: ignore[no-untyped-def]
-    return (depth + UNROLL - 1) // UNROLL * UNROLL
-
-
-@numba.njit
-def _pack_rows(a, base, rows, depth, packed, at):  # type: ignore[no-untyped-def]
-    """Pack `rows` rows of a from byte `base` on as [k][row][WORDS], zeros up to whole steps."""
-    down, right = a.strides
-    begin = 0
-    if SPLIT and rows == 2 and right == 8:
-        begin = depth // LANES * LANES
-        for k in range(0, begin, LANES):
-            pack_pair(a, base + 8 * k, down, packed, 8 * (at + 4 * k))
-    for k in range(begin, depth):
-        for row in range(rows):
-            value = word(a, base + row * down + k * right)
-            place = at + (k * rows + row) * WORDS
-            packed[place] = value
-            if SPLIT:
-                packed[place + 1] = (value << np.uint64(32)) | (value >> np.uint64(32))
-    for place in range(at + depth * rows * WORDS, at + _padded(depth) * rows * WORDS):
-        packed[place] = 0
-
-
-@numba.njit
-def _pack_block(a, top, height, start, depth, packed):  # type: ignore[no-untyped-def]
-    """Pack panels of ROWS rows, then single rows; row i starts at word i * padded * WORDS."""
-    row = 0
-    while row < height:
-        rows = ROWS if height - row >= ROWS else 1
-        base = (top + row) * a.strides[0] + start * a.strides[1]
-        _pack_rows(a, base, rows, depth, packed, row * _padded(depth) * WORDS)
-        row += rows
-
-
-@numba.njit
-def _pack_panel(b, base, depth, columns, packed, at):  # type: ignore[no-untyped-def]
-    """Pack a panel of b from byte `base` on as [k][whole vectors], zeros beyond."""
-    down, right = b.strides
-    width = (columns + LANES - 1) // LANES * LANES
-    if right == 8 and width == columns:
-        for k in range(depth):
-            for j in range(0, columns, LANES):
-                copy_vector(b, base + k * down + 8 * j, packed, 8 * (at + k * width + j))
-    else:
-        for k in range(depth):
-            for j in range(columns):
-                packed[at + k * width + j] = word(b, base + k * down + j * right)
-            for j in range(columns, width):
-                packed[at + k * width + j] = 0
-    for place in range(at + depth * width, at + _padded(depth) * width):
-        packed[place] = 0
-
-
-@numba.njit
-def _tiles(packed, height, padded, skip, steps, vectors, b, b_at, b_step, c, c_at):  # type: ignore[no-untyped-def]
-    """c += a packed block of a times a panel of b, for `steps` steps after `skip` values of k."""
-    c_step, row = c.strides[0], 0
-    while row < height:
-        rows = ROWS if height - row >= ROWS else 1
-        at = 8 * WORDS * (row * padded + skip * rows)
-        if rows == 1 and vectors == 1:
-            tile(1, 1, steps, packed, at, b, b_at, b_step, c, c_at, c_step)
-        elif rows == 1:
-            tile(1, 2, steps, packed, at, b, b_at, b_step, c, c_at, c_step)
-        elif vectors == 1:
-            tile(ROWS, 1, steps, packed, at, b, b_at, b_step, c, c_at, c_step)
-        else:
-            tile(ROWS, 2, steps, packed, at, b, b_at, b_step, c, c_at, c_step)
-        row += rows
-        c_at += rows * c_step
-
-
-@numba.njit
-def _panel(packed_a, height, depth, packed_b, at, columns, c, top, left, edge):  # type: ignore[no-untyped-def]
-    """c[top : top+height, left : left+columns] += packed block of a times packed panel of b."""
-    vectors, padded = (columns + LANES - 1) // LANES, _padded(depth)
-    width, steps = vectors * LANES, padded // UNROLL
-    if width == columns:
-        c_at = top * c.strides[0] + 8 * left
-        _tiles(packed_a, height, padded, 0, steps, vectors, packed_b, 8 * at, 8 * width, c, c_at)
-        return
-    edge[:height] = 0
-    _tiles(packed_a, height, padded, 0, steps, vectors, packed_b, 8 * at, 8 * width, edge, 0)
-    for i in range(height):
-        for j in range(columns):
-            c[top + i, left + j] += edge[i, j]
-
-
-@numba.njit
-def _panel_in_place(packed_a, height, depth, b, start, vectors, packed_b, c, c_at, left):  # type: ignore[no-untyped-def]
-    """c += packed block of a times whole vectors of b from column `left` on, read where they are.
-
-    b has contiguous rows. What is left of its depth after whole steps is packed, to end in zeros.
-    """
-    padded, steps = _padded(depth), depth // UNROLL
-    whole, b_at = steps * UNROLL, start * b.strides[0] + 8 * left
-    if steps:
-        _tiles(packed_a, height, padded, 0, steps, vectors, b, b_at, b.strides[0], c, c_at)
-    if whole < depth:
-        width = vectors * LANES
-        _pack_panel(b, b_at + whole * b.strides[0], depth - whole, width, packed_b, 0)
-        _tiles(packed_a, height, padded, whole, 1, vectors, packed_b, 0, 8 * width, c, c_at)
-
-
-@numba.njit
-def _block_in_place(packed_a, height, depth, b, start, packed_b, c, top, left, width, edge):  # type: ignore[no-untyped-def]
-    """c[top : top+height, left : left+width] += packed block of a times b in place.
-
-    The columns beyond the last whole vector are computed with those before them, which are
-    computed twice and left out; a b narrower than a vector is packed.
-    """
-    for j in range(left, left + width, _PANEL):
-        columns = min(_PANEL, left + width - j)
-        vectors = (columns + LANES - 1) // LANES
-        again = vectors * LANES - columns
-        if again == 0:
-            c_at = top * c.strides[0] + 8 * j
-            _panel_in_place(packed_a, height, depth, b, start, vectors, packed_b, c, c_at, j)
-        elif again <= j:
-            edge[:height] = 0
-            _panel_in_place(
-                packed_a, height, depth, b, start, vectors, packed_b, edge, 0, j - again
-            )
-            for i in range(height):
-                for x in range(columns):
-                    c[top + i, j + x] += edge[i, again + x]
-        else:
-            _pack_panel(b, start * b.strides[0] + 8 * j, depth, columns, packed_b, 0)
-            _panel(packed_a, height, depth, packed_b, 0, columns, c, top, j, edge)
-
-
-_ANY = types.Array(types.uint64, 2, "A", readonly=True)
-_ROWS = types.uint64[:, ::1]
-
-
-@numba.njit(types.void(_ANY, _ANY, _ROWS), nogil=True, cache=True)
-def _multiply_add(a, b, c):  # type: ignore[no-untyped-def]
-    """c += a @ b, in blocks; a row or column of any strides, c in C order."""
-    (m, total), n = a.shape, b.shape[1]
-    in_place = m <= _FEW and b.strides[1] == 8
-    block = min(_padded(total), _DEPTH_IN_PLACE if in_place else _DEPTH)
-    packed_a = np.empty(min(m, _HEIGHT) * block * WORDS, dtype=np.uint64)
-    packed_b = np.empty((_PANEL if in_place else min(n, _WIDTH) + LANES) * block, dtype=np.uint64)
-    edge = np.empty((min(m, _HEIGHT), _PANEL), dtype=np.uint64)
-    for left in range(0, n, _WIDTH):
-        width = min(_WIDTH, n - left)
-        for start in range(0, total, block):
-            depth = min(block, total - start)
-            for j in range(0, 0 if in_place else width, _PANEL):
-                base = start * b.strides[0] + (left + j) * b.strides[1]
-                _pack_panel(b, base, depth, min(_PANEL, width - j), packed_b, j * _padded(depth))
-            for top in range(0, m, _HEIGHT):
-                height = min(_HEIGHT, m - top)
-                _pack_block(a, top, height, start, depth, packed_a)
-                if in_place:
-                    _block_in_place(
-                        packed_a, height, depth, b, start, packed_b, c, top, left, width, edge
-                    )
-                    continue
-                for j in range(0, width, _PANEL):
-                    columns, at = min(_PANEL, width - j), j * _padded(depth)
-                    _panel(packed_a, height, depth, packed_b, at, columns, c, top, left + j, edge)
-
-
-@numba.njit(types.void(_ANY, _ROWS, types.uint64[:, :]), nogil=True, cache=True)
 def _dot_rows(a, v, c):  # type: ignore[no-untyped-def]
     """c = a @ v.T for an `a` with contiguous rows; four rows of it against each row of v."""
     (m, k), n = a.shape, len(v)
@@ -277,38 +99,56 @@ def _combine_columns(a, factors, out):  # type: ignore[no-untyped-def]
             out[i] = pair + word(a, i * down + z) * r
 
 
-@numba.njit(types.void(_ANY, _ROWS, types.uint64[:, :]), nogil=True, cache=True)
-def _thin(a, v, c):  # type: ignore[no-untyped-def]
-    """c = a @ v.T for a v [n, k] of no more than _THIN rows, in C order."""
-    (m, k), n = a.shape, len(v)
-    if k == 0:
-        c[:, :] = 0
-    elif k <= _SHORT:
-        column = np.empty(m, dtype=np.uint64)
+@numba.njit
+def _dot_strided(a, b, c):  # type: ignore[no-untyped-def]
+    """c = a @ b, word by word: for results of a few words."""
+    (m, k), n = a.shape, b.shape[1]
+    for i in range(m):
         for j in range(n):
-            _combine_columns(a, v[j], column)
-            c[:, j] = column
-    elif a.strides[1] == 8:
+            total = np.uint64(0)
+            for x in range(k):
+                total += a[i, x] * b[x, j]
+            c[i, j] = total
+
+
+@numba.njit
+def _thin(a, b, c):  # type: ignore[no-untyped-def]
+    """c = a @ b for a b of few columns and an a of contiguous rows, or few columns."""
+    v, column = b.T.copy(), np.empty(len(a), dtype=np.uint64)
+    if len(b) > _SHORT:
         _dot_rows(a, v, c)
-    elif a.strides[0] == 8 and m > _THIN:
-        product = np.zeros((n, m), dtype=np.uint64)
-        _multiply_add(v, a.T, product)
-        c[:, :] = product.T
-    else:
-        _dot_rows(a.copy(), v, c)
+        return
+    for j in range(len(v)):
+        _combine_columns(a, v[j], column)
+        c[:, j] = column
 
 
-@numba.njit(types.void(_ANY, _ANY, _ROWS), nogil=True, cache=True)
+_ANY = types.Array(types.uint64, 2, "A", readonly=True)
+
+
+@numba.njit(types.void(_ANY, _ANY, types.uint64[:, ::1]), nogil=True, cache=True)
 def _matmul(a, b, c):  # type: ignore[no-untyped-def]
     """c = a @ b: uint64 [m, k] and [k, n] of any strides, [m, n] in C order."""
-    m, n = c.shape
-    if n <= _THIN:
-        _thin(a, b.T.copy(), c)
-    elif m <= _THIN:
-        _thin(b.T, a.copy(), c.T)
-    else:
+    (m, k), n = a.shape, b.shape[1]
+    if k == 0:
         c[:] = 0
-        _multiply_add(a, b, c)
+        return
+    # Few columns: the transposed product has few rows, which the tiles read b in place for.
+    turned = n <= _THIN and m > _THIN and a.strides[0] == 8
+    if n <= _THIN and (k <= _SHORT or a.strides[1] == 8):
+        _thin(a, b, c[:, ::1])
+    elif m <= _THIN and (k <= _SHORT or b.strides[0] == 8):
+        _thin(b.T, a.T, c.T[::1])
+    elif m <= _THIN and n <= _THIN:
+        _dot_strided(a, b, c)
+    else:
+        x, y, product = a, b, c
+        if turned:
+            x, y, product = b.T, a.T, np.empty((n, m), dtype=np.uint64)
+        product[:] = 0
+        multiply_add(x, y, product)
+        if turned:
+            c[:] = product.T
 
 
 @numba.njit(types.void(_ANY, _ANY, types.uint64[::1]), nogil=True, cache=True)
