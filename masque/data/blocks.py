@@ -37,10 +37,10 @@ class Reader(ABC):
     def blocks(self) -> Iterator[Block]:
         """All rows in order. Errors: DataError for a file that breaks off, has no rows, ..."""
         total = 0
+        names = self.schema.needed
         for batch in self._batches():
             if batch.num_rows == 0:
                 continue
-            names = self.schema.needed
             columns = {name: batch.column(index) for index, name in enumerate(names)}
             yield Block(total, batch.num_rows, columns)
             total += batch.num_rows
@@ -92,8 +92,9 @@ def check_names(path: Path, header: list[str], schema: Schema) -> None:
     """Do the file's columns and the schema's agree? DataError with the first difference."""
     check_header(path, header)
     known = [*schema.columns, *([schema.label.column] if schema.label else [])]
+    present, known_names = set(header), set(known)
     for name in schema.needed:
-        if name not in header:
+        if name not in present:
             raise fault(
                 path,
                 f"the column {quote(name)} of the schema is not in the file.",
@@ -101,8 +102,8 @@ def check_names(path: Path, header: list[str], schema: Schema) -> None:
                 column=name,
             )
     for name in header:
-        if name not in known:
-            hint = suggestion(name, [other for other in known if other not in header])
+        if name not in known_names:
+            hint = suggestion(name, [other for other in known if other not in present])
             raise fault(
                 path,
                 f"the column {quote(name)} is not in the schema.",

@@ -43,7 +43,8 @@ def numbers(
     """
     array = _as_floats(reader, block, name)
     empty = _nulls(array)
-    values: NDArray[np.float64] = pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False)
+    filled = array if empty is None else pc.fill_null(array, 0.0)
+    values: NDArray[np.float64] = filled.to_numpy(zero_copy_only=False)
     if empty is not None:
         if fill is None:
             raise _missing(reader, block, name, empty)

@@ -97,7 +97,7 @@ class Schema(Strict):
     @property
     def needed(self) -> list[str]:
         """Names of the columns that are read, in schema order, label last."""
-        names = [name for name in self.columns if name not in self.ignored]
+        names = [name for name, column in self.columns.items() if column.type != "ignore"]
         return names + ([self.label.column] if self.label else [])
 
     def features(self) -> tuple[FeatureColumn, ...]:

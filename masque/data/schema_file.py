@@ -19,6 +19,9 @@ from masque.errors import DataError
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 8
 
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The C parser where PyYAML has it: ten times faster on schemas of thousands of columns."""
+
 Keys = tuple[str, ...]
 Lines = dict[Keys, int]
 
@@ -27,10 +30,10 @@ def parse(path: Path, text: str | None = None) -> tuple[dict[str, Any], Lines]:
     """The mapping in the file (or in `text`) and the line of every key, by its path of keys."""
     document = _read(path) if text is None else text
     try:
-        events = list(yaml.parse(document, Loader=yaml.SafeLoader))
+        events = list(yaml.parse(document, Loader=_LOADER))
         if any(isinstance(event, yaml.AliasEvent) for event in events):
             raise fault(path, "YAML aliases (*name) are not allowed.", "Write the value out.")
-        node = yaml.compose(document, Loader=yaml.SafeLoader)
+        node = yaml.compose(document, Loader=_LOADER)
     except yaml.YAMLError as error:
         raise _broken(path, error) from None
     if not isinstance(node, yaml.MappingNode):

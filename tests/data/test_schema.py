@@ -27,7 +27,7 @@ AGE = "columns:\n  age: {type: number, range: [0, 120]}\n"
 FAULTS = [
     ("", None, "no `columns:` and `label:`"),
     ("just text", None, "no `columns:` and `label:`"),
-    ("columns: [", 1, "not valid YAML"),
+    ("columns: ]", 1, "not valid YAML"),
     (AGE + "  b: 'x\n", 3, "not valid YAML"),
     (AGE + "labl: {}\n", 3, 'Did you mean "label"?'),
     (AGE + "name: x\n", 3, 'Known keys: "table", "csv"'),
