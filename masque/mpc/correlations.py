@@ -144,7 +144,7 @@ def _waves(node: Node, args: Sequence[Known], sums: Sequence[Array]) -> Any:
     r = np.negative(args[0]).reshape(-1) >> np.uint64(low)
     fit, _, scale = wave(node)
     dealt = trig.dealt_waves(r, length, fit.harmonics_array, scale)
-    return (dealt.reshape(*node.shape, -1),), None
+    return (dealt.reshape(*node.shape, wave_columns(node)),), None
 
 
 LAWS: dict[str, Law] = {

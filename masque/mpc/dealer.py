@@ -110,7 +110,7 @@ class Dealer(Machine):
         """Keep the mask of (rows of) a MASKED register."""
         mask = self.registers.get(ref.name)
         if mask is not None:
-            mask[slice(None) if ref.rows is None else ref.rows] = value
+            mask[... if ref.rows is None else ref.rows] = value
 
 
 def _words(values: Array, bits: int) -> Ring:

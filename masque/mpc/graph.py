@@ -52,6 +52,9 @@ OPENINGS = frozenset({"mask", "mask_pairs", "mask_bit", "reveal"})
 # Linear operations that only move elements: a narrow opening passes through them unharmed.
 MOVES = frozenset({"reshape", "transpose", "index", "broadcast", "concat"})
 
+# Operations whose result may be a view of an operand's memory.
+VIEWS = MOVES | {"add_public", "unmask"}
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -156,6 +159,7 @@ class Block:
         self.outputs = dict(graph.outputs)
         self.nodes = {node.id: node for node in self._needed(graph)}
         self.steps = tuple(self._schedule())
+        self.views = self._views()
         self.digest = self._digest()
 
     @staticmethod
@@ -182,6 +186,15 @@ class Block:
                 opened=tuple(node for node in here if node.op in OPENINGS),
                 drop=tuple(i for i, last in last_use.items() if last == level and i not in kept),
             )
+
+    def _views(self) -> tuple[str, ...]:
+        """Outputs that may be views of an input's register, where several are stored."""
+        found = set(self.inputs.values())
+        for node in self.nodes.values():
+            if node.op in VIEWS and not found.isdisjoint(node.args):
+                found.add(node.id)
+        names = tuple(name for name, node_id in self.outputs.items() if node_id in found)
+        return names if len(self.outputs) > 1 else ()
 
     def _digest(self) -> bytes:
         text = hashlib.sha256()

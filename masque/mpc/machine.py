@@ -91,7 +91,11 @@ class Machine:
         return found
 
     def run(self, call: Call) -> None:
-        """Run one call: bind, walk the schedule, store."""
+        """Run one call: bind, walk the schedule, store all outputs."""
+        with np.errstate(over="ignore"):  # numpy warns of single elements that wrap
+            self._run(call)
+
+    def _run(self, call: Call) -> None:
         block = call.block
         values: Values = {}
         for name, node_id in block.inputs.items():
@@ -104,6 +108,8 @@ class Machine:
                 self.open(step.opened, values, block)
             for node_id in step.drop:
                 values.pop(node_id, None)
+        for name in block.views:  # before the first register changes
+            values[block.outputs[name]] = self.copied(values[block.outputs[name]])
         for name, node_id in block.outputs.items():
             self.store(call.outputs[name], values[node_id])
 
@@ -147,6 +153,10 @@ class Machine:
     def load(self, ref: Ref) -> Value:
         """What this interpreter holds of (rows of) a register."""
         raise NotImplementedError
+
+    def copied(self, value: Value) -> Value:
+        """The same value in memory of its own."""
+        return None if value is None else np.array(value)
 
     def store(self, ref: Ref, value: Value) -> None:
         """Write (rows of) a register."""
