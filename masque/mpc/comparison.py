@@ -150,9 +150,10 @@ def _compare_chunks(  # type: ignore[no-untyped-def] # noqa: PLR0913, ANN202
     keep = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - length)
     for i in range(c.size):
         bits = (c[i] & keep) << pad
+        row = i % words.shape[0]
         for j in range(count):
             chunk = (bits >> np.uint64(4 * j)) & np.uint64(15)
-            word = words[i, j]
+            word = words[row, j]
             is_less = _parity(np.uint32(word & less[chunk]))
             is_equal = _parity(np.uint32(word & equal[chunk]))
             if first:
@@ -162,8 +163,11 @@ def _compare_chunks(  # type: ignore[no-untyped-def] # noqa: PLR0913, ANN202
 
 
 def compare_chunks(c: Ring, words: Array, length: int, *, first: bool) -> Bytes:
-    """XOR shares of (c < r, c == r) a chunk: uint8 [size, chunks], bit 0 less, bit 1 equal."""
-    out = np.empty(words.shape, dtype=np.uint8)
+    """XOR shares of (c < r, c == r) a chunk: uint8 [size of c, chunks], bit 0 less, bit 1 equal.
+
+    `c` may hold several values for each row of `words`, one after the other.
+    """
+    out = np.empty((c.size, words.shape[1]), dtype=np.uint8)
     tables = (CHUNK_LESS, CHUNK_LESS_ONE, CHUNK_EQUAL, CHUNK_EQUAL_ONE)
     _compare_chunks(c, words, length, first, *tables, out)
     return out
@@ -175,22 +179,55 @@ def pad_pairs(pairs: Bytes, *, first: bool) -> Bytes:
     if missing:
         widths = [(0, 0)] * (pairs.ndim - 1) + [(0, missing)]
         pairs = np.pad(pairs, widths, constant_values=2 if first else 0)
-    return np.ascontiguousarray(pairs).reshape(*pairs.shape[:-1], -1, ARITY)
+    groups = pairs.shape[-1] // ARITY
+    return np.ascontiguousarray(pairs).reshape(*pairs.shape[:-1], groups, ARITY)
 
 
-def node_inputs(groups: Bytes) -> Bytes:
-    """The 7 bits that each group of four pairs opens: uint8 [..., groups]."""
-    p0, p1, p2, p3 = (groups[..., j] for j in range(ARITY))
-    return np.asarray(p3 >> 1 | (p2 & 3) << 1 | (p1 & 3) << 3 | (p0 & 3) << 5)
+@nb.njit("void(u1[:,::1], b1, u1[:,::1], u1[:,::1])", nogil=True, cache=True)
+def _node_inputs(  # type: ignore[no-untyped-def] # noqa: ANN202
+    pairs, first, bits, less3
+):  # pragma: no cover (compiled)
+    count = pairs.shape[1]
+    missing = np.uint8(2 if first else 0)
+    for i in range(pairs.shape[0]):
+        for g in range(bits.shape[1]):
+            at = 4 * g
+            p0 = pairs[i, at]
+            p1 = pairs[i, at + 1] if at + 1 < count else missing
+            p2 = pairs[i, at + 2] if at + 2 < count else missing
+            p3 = pairs[i, at + 3] if at + 3 < count else missing
+            bits[i, g] = p3 >> 1 | (p2 & 3) << 1 | (p1 & 3) << 3 | (p0 & 3) << 5
+            less3[i, g] = p3 & 1
+
+
+def node_inputs(pairs: Bytes, *, first: bool) -> tuple[Bytes, Bytes]:
+    """[..., m] pairs in groups of four from the bottom: what each group opens and its top `less`.
+
+    Both uint8 [..., groups]: 7 bits (E3 first) and one. Missing top pairs: (not less, equal).
+    """
+    count = pairs.shape[-1]
+    shape = (*pairs.shape[:-1], -(-count // ARITY))
+    bits, less3 = np.empty(shape, dtype=np.uint8), np.empty(shape, dtype=np.uint8)
+    if bits.size:
+        flat = np.ascontiguousarray(pairs).reshape(-1, count)
+        _node_inputs(flat, first, bits.reshape(len(flat), -1), less3.reshape(len(flat), -1))
+    return bits, less3
+
+
+def _product_table() -> Array:
+    table = np.zeros(128, dtype=np.uint32)
+    for masks in range(128):
+        for index, subset in enumerate(NODE_PRODUCTS):
+            table[masks] |= np.uint32(all(masks >> j & 1 for j in subset) << index)
+    return table
+
+
+_PRODUCTS = _product_table()
 
 
 def deal_products(masks: Bytes) -> Array:
     """The dealer's 22 products of each node's 7 mask bits: uint32."""
-    words = np.zeros(masks.shape, dtype=np.uint32)
-    for index, subset in enumerate(NODE_PRODUCTS):
-        every = sum(1 << j for j in subset)
-        words |= ((masks & every) == every).astype(np.uint32) << np.uint32(index)
-    return words
+    return np.asarray(_PRODUCTS[masks & 127])
 
 
 @nb.njit(

@@ -69,6 +69,12 @@ class Bit:
         node = self.graph.add("flag_times", args, Kind.SHARE, shape)
         return Secret(self.graph, shape, x.scale, x.bound, share=node)
 
+    def __getitem__(self, index: int) -> Bit:
+        """The bits of one place along the first axis."""
+        shape = self.shape[1:]
+        node = self.graph.add("index", (self.node,), Kind.BITS, shape, (index,))
+        return Bit(self.graph, node, shape)
+
     def reshape(self, *shape: int) -> Bit:
         """The same bits in another shape."""
         example = np.empty(self.shape, dtype=np.bool_).reshape(shape).shape
@@ -104,46 +110,65 @@ def _width(x: Secret, threshold: int, low: int) -> int:
     return max(1, reach.bit_length())
 
 
-def _pairs(x: Secret, threshold: int, low: int, length: int, *, sign: bool) -> tuple[int, int, int]:
+def _pairs(
+    x: Secret, thresholds: tuple[int, ...], low: int, length: int, *, sign: bool
+) -> tuple[int, int, int]:
     high = low + length + sign
     if high > 64:
         raise RangeError(
             f"comparing values up to {x.bound:.6g} at {x.scale} fraction bits with "
-            f"{threshold * 2.0 ** (low - x.scale):.6g} takes {high} bits; the ring has 64.",
+            f"{max(thresholds, key=abs) * 2.0 ** (low - x.scale):.6g} takes {high} bits; "
+            "the ring has 64.",
             hint="Use tighter ranges, a nearer threshold, or a smaller scale.",
         )
     key = (low, length)
     masked = x.masked(low, high)
-    shape = (*x.shape, comparison.chunks_of(length))
+    chunks = comparison.chunks_of(length)
     if key not in x._words:
-        x._words[key] = x.graph.add("words", (masked,), Kind.WORDS, shape, key)
-    words, params = x._words[key], (threshold, *key)
+        x._words[key] = x.graph.add("words", (masked,), Kind.WORDS, (*x.shape, chunks), key)
+    words, params = x._words[key], (thresholds, *key)
+    shape = (*_leading(thresholds), *x.shape, chunks)
     pairs = x.graph.add("compare_chunks", (masked, words), Kind.PAIRS, shape, params)
     return _combined(x.graph, pairs), masked, words
+
+
+def _leading(thresholds: tuple[int, ...]) -> Shape:
+    """Several thresholds make a leading axis, one makes none."""
+    return (len(thresholds),) if len(thresholds) > 1 else ()
 
 
 def less(x: Secret, threshold: float = 0.0, *, resolution: int | None = None) -> Bit:
     """[x < threshold] for a public threshold, exact; |x| <= x.bound as always.
 
     `resolution`: look only at bits worth 2^-resolution and more: cheaper, and the effective
-    threshold is then within n * 2^-resolution of the given one (it must be a multiple).
+    threshold is then up to (carries) * 2^-resolution lower than the given one, a multiple of
+    that; the carries are 1, or n if no other use of x opens more of its low bits.
     Openings: 1 of x (shared with other uses), 1 or 2 of pairs.
     """
+    return less_each(x, [threshold], resolution=resolution)[0]
+
+
+def less_each(
+    x: Secret, thresholds: Sequence[float], *, resolution: int | None = None
+) -> list[Bit]:
+    """`less` for several thresholds at once, on the same opening and material."""
     assert x.bound != inf, "whole ring elements have no order"
     low = 0 if resolution is None else max(0, x.scale - resolution)
-    units = threshold * 2.0 ** (x.scale - low)
-    t = ceil(units)  # x < t for integers x and real t is x < ceil(t)
-    length = _width(x, t, low)
-    pairs, masked, words = _pairs(x, t, low, length, sign=True)
-    args, params = (pairs, masked, words), (t, low, length)
-    return Bit(x.graph, x.graph.add("sign_bit", args, Kind.BITS, x.shape, params), x.shape)
+    # x < t for integers x and real t is x < ceil(t)
+    units = tuple(ceil(t * 2.0 ** (x.scale - low)) for t in thresholds)
+    length = _width(x, max(units, key=abs), low)
+    pairs, masked, words = _pairs(x, units, low, length, sign=True)
+    args, params = (pairs, masked, words), (units, low, length)
+    shape = (*_leading(units), *x.shape)
+    bits = Bit(x.graph, x.graph.add("sign_bit", args, Kind.BITS, shape, params), shape)
+    return [bits] if len(units) == 1 else [bits[i] for i in range(len(units))]
 
 
 def equals(x: Secret, value: float = 0.0) -> Bit:
     """[x == value] exactly, `value` a public number of x's scale."""
     t = round(value * 2.0**x.scale)
     length = min(64, _width(x, t, 0) + 1)
-    pairs, _, _ = _pairs(x, t, 0, length, sign=False)
+    pairs, _, _ = _pairs(x, (t,), 0, length, sign=False)
     return Bit(x.graph, x.graph.add("equal_bit", (pairs,), Kind.BITS, x.shape), x.shape)
 
 
@@ -168,7 +193,7 @@ def relu(x: Secret) -> Secret:
 
 def clip(x: Secret, low: float, high: float) -> Secret:
     """x limited to [low, high], exact. Openings: as one comparison, and one of bits."""
-    below, not_above = less(x, low), less(x, high)
+    below, not_above = less_each(x, [low, high])
     inside = below ^ not_above
     result = inside.times(x) + below.value() * constant(x.graph, low, x.scale)
     result = result + (-not_above.value() + 1) * constant(x.graph, high, x.scale)
@@ -196,16 +221,17 @@ def _wave(x: Secret, name: str, precision: tuple[int, int, int]) -> Secret:
     return Secret(x.graph, x.shape, public + dealt, fit.peak, share=node)
 
 
-def _guards(x: Secret, name: str, resolution: int) -> tuple[Bit, Bit]:
-    """([x < -guard], [x < guard]) of a fit, both within its slack of the truth.
+def _guards(x: Secret, name: str) -> list[Bit]:
+    """[x < -guard] and [x < guard] of a fit, both within its slack of the truth.
 
-    The carries of n parties move a threshold by up to n - 1 units: many parties need finer ones.
+    They look at bits worth the slack and more. Since the fit's own use of x opens 18 fraction
+    bits, the carries of n parties count for 2^-18 each, and [x < t] is exact but for x from
+    t - slack to t, which either answer serves.
     """
     fit = FITS[name]
     assert fit.guard is not None
-    slack = min(fit.high - fit.guard, -fit.guard - fit.low)
-    resolution = max(resolution, ceil(log2((x.graph.parties - 1) / slack)))
-    return less(x, -fit.guard, resolution=resolution), less(x, fit.guard, resolution=resolution)
+    resolution = ceil(-log2(min(fit.high - fit.guard, -fit.guard - fit.low)))
+    return less_each(x, [-fit.guard, fit.guard], resolution=resolution)
 
 
 def sigmoid(x: Secret, name: str = "sigmoid", *, scale: int = 36) -> Secret:
@@ -218,14 +244,14 @@ def sigmoid(x: Secret, name: str = "sigmoid", *, scale: int = 36) -> Secret:
     """
     assert scale >= 30
     precision = (BULK[0], scale // 2, scale - scale // 2)
-    below, not_above = _guards(x, name, 3)
+    below, not_above = _guards(x, name)
     inside = below ^ not_above
     return (inside.times(_wave(x, name, precision)) - not_above.value() + 1).bounded(1.001)
 
 
 def tanh(x: Secret) -> Secret:
     """tanh(x) for any x, within 8e-5. Scale 36. Openings: as `sigmoid`."""
-    below, not_above = _guards(x, "tanh", 4)
+    below, not_above = _guards(x, "tanh")
     inside = below ^ not_above
     ends = -not_above.value() + 1 - below.value()
     return (inside.times(_wave(x, "tanh", BULK)) + ends).bounded(1.001)
@@ -233,7 +259,7 @@ def tanh(x: Secret) -> Secret:
 
 def softplus(x: Secret) -> Secret:
     """log(1 + exp(x)) for any x, within 6e-5. Scale 36 or that of x. Openings: as `sigmoid`."""
-    below, not_above = _guards(x, "softplus_even", 3)
+    below, not_above = _guards(x, "softplus_even")
     inside = below ^ not_above
     half = x.halved(1)
     middle = inside.times(_wave(x, "softplus_even", BULK) + half)
@@ -268,7 +294,7 @@ def _steps(x: Secret, low: int, stride: int) -> list[Bit]:
             hint="Use a larger minimum or scale.",
         )
     high = max(low + stride, ceil(log2(max(x.bound, 2.0**low))))
-    return [~less(x, 2.0**j) for j in range(low, high + 1, stride)]
+    return [~bit for bit in less_each(x, [2.0**j for j in range(low, high + 1, stride)])]
 
 
 def _times_power(x: Secret, exponent: int) -> Secret:

@@ -242,10 +242,9 @@ class Party(Machine):
                     moved >>= np.uint64(low)
                 return moved if high == 64 else moved & np.uint64((1 << (high - low)) - 1)
             case "mask_pairs":
-                groups = comparison.pad_pairs(value, first=self.first)
-                values[node.id] = groups[..., 3] & 1
+                bits, values[node.id] = comparison.node_inputs(value, first=self.first)
                 masks = self._material[node.id][0] & 127
-                return (comparison.node_inputs(groups) ^ masks).astype(np.uint64).reshape(-1)
+                return (bits ^ masks).astype(np.uint64).reshape(-1)
             case "mask_bit":
                 masks = self._material[node.id][0] & 1
                 return (value ^ masks).astype(np.uint64).reshape(-1)
@@ -333,29 +332,31 @@ class Party(Machine):
         return self._material.pop(node.id)[0]
 
     def compare_chunks(self, node: Node, values: Values) -> Bytes:
-        """XOR shares of less and equal of every chunk of c - t and r."""
+        """XOR shares of less and equal of every chunk of c - t and r, for every threshold t."""
         x, words = values[node.args[0]], values[node.args[1]]
-        c = self._public_bits(node, x)
         flat = np.ascontiguousarray(words).reshape(-1, words.shape[-1])
-        length = window(node)[1]
+        c, length = self._public_bits(node, x), window(node)[1]
         pairs = comparison.compare_chunks(c.reshape(-1), flat, length, first=self.first)
         return pairs.reshape(node.shape)
 
     def _public_bits(self, node: Node, x: Masked) -> Ring:
-        """c - t on bits low .. low + length, t in units of 2^low."""
-        threshold, low, length = node.params
-        assert isinstance(threshold, int) and isinstance(low, int) and isinstance(length, int)
+        """c - t on bits low .. low + length, t in units of 2^low: [thresholds, ...]."""
+        thresholds, (low, length) = node.params[0], window(node)
+        assert isinstance(thresholds, tuple)
         whole = min(length + 1, 64 - low)
-        c = x.bits(low, whole) - np.uint64(threshold % (1 << 64))
-        return np.ascontiguousarray(c if whole == 64 else c & np.uint64((1 << whole) - 1))
+        c = np.ascontiguousarray(x.bits(low, whole))
+        if thresholds != (0,):
+            t = np.array([t % (1 << 64) for t in thresholds], dtype=np.uint64)
+            c = c - t.reshape(-1, *(1,) * c.ndim)
+        return c if whole == 64 else c & np.uint64((1 << whole) - 1)
 
     def sign_bit(self, node: Node, values: Values) -> Bytes:
         """[x < t] = borrow xor top bit of c - t xor top bit of r."""
         pairs, x, words = (values[arg] for arg in node.args)
         bit = pairs[..., 0] & 1 ^ (words[..., -1] >> np.uint16(15)).astype(np.uint8)
         if self.first:
-            length = window(node)[1]
-            bit ^= (self._public_bits(node, x) >> np.uint64(length)).astype(np.uint8)
+            top = self._public_bits(node, x) >> np.uint64(window(node)[1])
+            bit ^= top.astype(np.uint8).reshape(node.shape)
         return np.asarray(bit)
 
     def equal_bit(self, node: Node, values: Values) -> Bytes:

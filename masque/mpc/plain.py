@@ -102,11 +102,13 @@ class Plain(Machine):
 
     def compare_chunks(self, node: Node, values: Values) -> Bytes:
         """(x < t, x == t) in the top chunk, (no, equal) below it, so that combining keeps it."""
-        threshold, low, length = node.params
-        assert isinstance(threshold, int) and isinstance(low, int) and isinstance(length, int)
+        thresholds, (low, _) = node.params[0], window(node)
+        assert isinstance(thresholds, tuple)
         x = np.asarray(values[node.args[0]]).view(np.int64) >> np.int64(low)
         pairs = np.full(node.shape, 2, dtype=np.uint8)
-        pairs[..., -1] = (x < threshold) | (x == threshold).astype(np.uint8) << 1
+        rows = pairs if len(thresholds) > 1 else pairs[np.newaxis]
+        for row, t in zip(rows, thresholds, strict=True):
+            row[..., -1] = (x < t) | (x == t).astype(np.uint8) << 1
         return pairs
 
     def sign_bit(self, node: Node, values: Values) -> Bytes:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-MODULES = ("masque.mpc.packing", "masque.mpc.ring")
+MODULES = ("masque.mpc.packing", "masque.mpc.ring", "masque.mpc.comparison", "masque.mpc.trig")
 """The modules with kernels; each has a function `warm()`."""
 
 
