@@ -1,0 +1,219 @@
+"""One attempt of one job at a party: interpreter, material, exchange, and a thread for them.
+
+Everything secret of a job at this party, apart from the data sets, hangs on an `Attempt` and goes
+with it. It is built by `preparing`, told what to do by `job`, and knows no gRPC itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from threading import Lock
+from typing import Protocol, TypeVar
+
+from masque.errors import MasqueError
+from masque.jobs.bound import BoundJob
+from masque.jobs.ledger import Ledger
+from masque.mpc.doors import Buffer, Source
+from masque.mpc.party import Party
+from masque.mpc.program import Opening, Program
+from masque.wire.recipients import Recipient
+from services.party.stock import Stock
+
+Result = TypeVar("Result")
+
+
+class LinkTraffic(Protocol):
+    """Bytes of one link, without framing."""
+
+    sent: int
+    received: int
+
+
+class Channel(Protocol):
+    """The exchange of one attempt: `masque.wire.exchange.PeerExchange`, or a test's."""
+
+    rounds: int
+
+    @property
+    def traffic(self) -> Mapping[str, LinkTraffic]:
+        """Bytes by peer."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent waiting for peers."""
+
+    def open(self) -> object:
+        """Connect to all peers and compare what is to be run."""
+
+    def swap(self, payload: bytes) -> Sequence[Buffer]:
+        """One round."""
+
+    def abort(self, reason: MasqueError) -> None:
+        """Give up, telling the peers why."""
+
+    def close(self) -> None:
+        """End in peace."""
+
+
+@dataclass(frozen=True)
+class Doors:
+    """What an attempt reaches the world through; `let_go` closes what they need."""
+
+    stock: Stock
+    exchange: Channel
+    source: Source
+    ledger: Ledger
+    let_go: Callable[[], None]
+
+
+@dataclass
+class Account:
+    """What a party has seen and sent, in numbers; see `Traffic` in party.proto."""
+
+    exchanges: int = 0
+    sent: int = 0
+    received: int = 0
+    corrections: int = 0
+    declared_openings: int = 0
+    sealed_outputs: int = 0
+    seconds: float = 0.0
+    waiting_for_peers: float = 0.0
+    waiting_for_dealer: float = 0.0
+
+    def add(self, other: Account) -> None:
+        """Add the numbers of another account to this one."""
+        for field in fields(self):
+            total = getattr(self, field.name) + getattr(other, field.name)
+            setattr(self, field.name, total)
+
+
+class Attempt:
+    """`index`: which party this is; `openings`: what each training round opens, by its number."""
+
+    def __init__(
+        self,
+        job: BoundJob,
+        program: Program,
+        index: int,
+        openings: Sequence[Sequence[Opening]],
+        recipients: Mapping[str, Recipient],
+        doors: Doors,
+    ) -> None:
+        self.job, self.program, self.index = job, program, index
+        self.recipients = recipients
+        self.sent_to: dict[str, int] = {}
+        self._openings, self._doors = openings, doors
+        self._worker = ThreadPoolExecutor(1, f"job-{job.job_id}")
+        self._party: Party | None = None
+        self._lock = Lock()
+        self._ended: MasqueError | None = None
+        self._begun: float | None = None
+        self._account = Account()
+
+    def __repr__(self) -> str:
+        return f"Attempt({self.job.job_id}, {self.job.attempt})"
+
+    def start(self) -> None:
+        """Let the dealer's stream begin, so that dealing runs ahead."""
+        self._doors.stock.start()
+
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
+        """Run `work` in this attempt's thread, the only one that computes."""
+        return self._worker.submit(work)
+
+    @property
+    def round(self) -> int:
+        """The training round that the interpreter has next."""
+        return self._party.round if self._party is not None else 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether an early-stop bit has said so."""
+        return self._party is not None and self._party.stopped
+
+    def skips(self, k: int) -> bool:
+        """Whether training round `k` is left out."""
+        return self.stopped and self.program.rounds[k].skippable
+
+    def run(self, k: int) -> None:
+        """Run training round `k`, in this attempt's thread; skip those before it that were left."""
+        party = self._party if self._party is not None else self._begin()
+        while party.round < k:
+            assert self.skips(party.round), "checked before"
+            party.skip_round(party.round)
+        if self.skips(k):
+            party.skip_round(k)
+            return
+        for opening in self._openings[k]:
+            job = self.job
+            self._doors.ledger.record(
+                job.job_id, job.attempt, opening.name, opening.bits, opening.to
+            )
+            self._account.declared_openings += 1
+        party.run_round(k)
+
+    def complete(self) -> Party:
+        """The interpreter after the last round, for its outputs."""
+        assert self._party is not None and self._party.round == len(self.program.rounds)
+        self._doors.stock.finish()
+        return self._party
+
+    def sealed(self, count: int) -> None:
+        """Enter into the account that `count` shares have been sealed."""
+        self._account.sealed_outputs += count
+
+    def account(self) -> Account:
+        """The numbers so far."""
+        exchange, stock, account = self._doors.exchange, self._doors.stock, self._account
+        links = exchange.traffic
+        account.exchanges = exchange.rounds
+        account.sent = sum(link.sent for link in links.values())
+        account.received = sum(link.received for link in links.values())
+        account.corrections = stock.received
+        account.waiting_for_peers, account.waiting_for_dealer = exchange.waited, stock.waited
+        if self._begun is not None and self._ended is None:
+            account.seconds = time.monotonic() - self._begun
+        self.sent_to = {name: link.sent for name, link in links.items()}
+        return account
+
+    def abort(self, error: MasqueError) -> None:
+        """Give up: tell the peers, leave the dealer, destroy everything secret."""
+        if self._end(error):
+            self._doors.exchange.abort(error)
+            self._destroy(error)
+
+    def close(self) -> None:
+        """The outputs have been taken: let go of the rest."""
+        over = MasqueError("the job is over.")
+        if self._end(over):
+            self._doors.exchange.close()
+            self._destroy(over)
+
+    def _begin(self) -> Party:
+        self._begun = time.monotonic()
+        doors = self._doors
+        doors.exchange.open()
+        seed = doors.stock.seed()
+        party = Party(self.program, self.index, seed, doors.stock, doors.exchange, doors.source)
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended
+            self._party = party
+        return party
+
+    def _end(self, error: MasqueError) -> bool:
+        self.account()
+        with self._lock:
+            first = self._ended is None
+            self._ended = self._ended or error
+        return first
+
+    def _destroy(self, error: MasqueError) -> None:
+        self._doors.stock.close(error)
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._party = None
+        self._doors.let_go()

@@ -1,0 +1,304 @@
+"""One job at a party: the state machine of `masque.jobs.computing`, and hands that carry it out.
+
+Every call goes through `_apply`, which takes a step of the machine under the lock and stores what
+must be stored; what takes long (compiling, computing, telling peers) happens outside the lock.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Condition
+from typing import Protocol
+
+import structlog
+
+from masque.errors import JobFailed, MasqueError, ProtocolError
+from masque.jobs import computing
+from masque.jobs.bound import BoundJob
+from masque.jobs.computing import ComputedJob
+from masque.jobs.record import Progress
+from masque.jobs.states import State, failed
+from services.party.attempt import Account, Attempt
+from services.party.results import Sealed
+from services.party.stock import Listener
+
+_log = structlog.get_logger("masque.party")
+
+BUSY = frozenset({State.PREPARING, State.READY, State.TRAINING})
+"""States in which a job uses memory and material."""
+
+
+class Workshop(Protocol):
+    """What a job needs done: injected, so that the life of a job can be tested alone."""
+
+    def remember(self, job: ComputedJob) -> None:
+        """Store that this attempt is taken, before anything else."""
+
+    def compile(self, job: BoundJob, sender: str, failed: Listener) -> Attempt:
+        """Check and compile; `failed` hears if the attempt breaks while nobody asks."""
+
+    def finish(self, attempt: Attempt) -> list[Sealed]:
+        """Seal, keep or publish the outputs."""
+
+    def closed(self, account: Account, sent_to: dict[str, int]) -> None:
+        """An attempt is over, and these are its numbers."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The answer to a coordinator that prepares a job."""
+
+    job_digest: bytes
+    program_digest: bytes
+    rounds: tuple[str, ...]
+
+
+@dataclass
+class Task:
+    """A training round under way; its result says whether an early-stop bit has said so."""
+
+    attempt: Attempt
+    number: int
+    round: int
+    future: Future[bool] = field(repr=False)
+
+
+class Job:
+    """`state` is what the machine knows; the rest is what this process holds for it."""
+
+    def __init__(self, state: ComputedJob, workshop: Workshop) -> None:
+        self.state = state
+        self._workshop = workshop
+        self._changed = Condition()
+        self._attempt: Attempt | None = None
+        self._prepared: Prepared | None = None
+        self._sealed: list[Sealed] | None = None
+        self.touched = time.monotonic()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is being prepared or trained."""
+        return self.state.state in BUSY
+
+    # -- what a coordinator asks -----------------------------------------------------------------
+
+    def prepare(self, job: BoundJob, sender: str) -> Prepared:
+        """Check and compile, once an attempt; whoever asks again waits for the same answer."""
+        number = job.attempt
+        event = computing.Prepare(sender, number, job.digest(), job.subject())
+        if not any(isinstance(effect, computing.Compile) for effect in self._apply(event)):
+            return self._same_again(number)
+        _log.info("job accepted for checking", job=job.job_id, attempt=number, client=job.client)
+        try:
+            attempt = self._workshop.compile(job, sender, lambda error: self._break(number, error))
+        except Exception as error:
+            raise self._break(number, error) from error
+        program = attempt.program
+        prepared = Prepared(job.digest(), program.digest, tuple(r.name for r in program.rounds))
+        with self._changed:
+            if self.state.attempt == number and self.state.state is State.PREPARING:
+                self._attempt, self._prepared = attempt, prepared
+                self._apply(computing.Compiled(number, len(program.rounds)))
+                attempt.start()
+                _log.info(
+                    "job prepared",
+                    job=job.job_id,
+                    attempt=number,
+                    rounds=len(program.rounds),
+                    program_digest=program.digest.hex(),
+                )
+                return prepared
+        attempt.abort(failed(self.state))
+        raise failed(self.state)
+
+    def begin(self, sender: str, number: int, k: int) -> Task:
+        """Start training round `k` in the worker."""
+        with self._changed:
+            self._pass_over(sender, number, k)
+            self._apply(computing.RunRound(sender, number, k))
+            attempt = self._attempt
+            assert attempt is not None, "a job in training has an attempt"
+            future = attempt.submit(lambda: self._run(attempt, number, k))
+        return Task(attempt, number, k, future)
+
+    def abort(self, sender: str, number: int, reason: str) -> None:
+        """The coordinator ends the attempt; nothing happens if it is over."""
+        self._apply(computing.Abort(sender, number, reason))
+
+    def fetch(self, sender: str, number: int) -> list[Sealed]:
+        """The sealed results."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._sealed is not None or self.state.state is not State.FINISHING, 30.0
+            )
+            self._apply(computing.FetchResults(sender, number))
+            if self._sealed is None:
+                raise ProtocolError(f"the results of job {self.state.job_id} are not ready.")
+            return self._sealed
+
+    # -- what happens by itself ------------------------------------------------------------------
+
+    def left(self, task: Task) -> None:
+        """The coordinator's call is over: in the middle of a round, that ends the job."""
+        if not task.future.done():
+            name = self.state.coordinator
+            text = f"coordinator {name!r} left in the middle of a training round"
+            self._break(task.number, JobFailed(text, service=name))
+
+    def stop(self, party: str) -> None:
+        """The service is stopping: give the job up, unless it is over anyway."""
+        if self.busy:
+            error = JobFailed(f"party {party!r} is stopping", party=party)
+            self._break(self.state.attempt, error)
+
+    def overdue(self, silence: float, results: float) -> bool:
+        """Give the job up if its coordinator has been silent for so many seconds; has it been?"""
+        with self._changed:
+            quiet = time.monotonic() - self.touched
+            limit = {State.READY: silence, State.FINISHING: results}.get(self.state.state)
+            number = self.state.attempt
+        if limit is None or quiet < limit:
+            return False
+        self._apply(computing.Overdue(number))
+        return True
+
+    def progress(self) -> tuple[Progress, Account]:
+        """How far it is, and the numbers so far."""
+        with self._changed:
+            state, attempt, prepared = self.state, self._attempt, self._prepared
+        account = attempt.account() if attempt is not None else Account()
+        names = prepared.rounds if prepared is not None else ()
+        at = min(state.round + (state.state is State.TRAINING), len(names))
+        progress = Progress(
+            job=state.job_id,
+            attempt=state.attempt,
+            state=state.state.value,
+            round_name=names[at - 1] if at else "",
+            round=at,
+            of=len(names),
+            seconds=account.seconds,
+            exchanges=account.exchanges,
+            bytes_sent=account.sent,
+            stopped=attempt is not None and attempt.stopped,
+            reason=state.reason,
+            culprit=state.culprit,
+        )
+        return progress, account
+
+    # -- hands -----------------------------------------------------------------------------------
+
+    def _run(self, attempt: Attempt, number: int, k: int) -> bool:
+        """In the worker: training round `k`, and after the last one the results."""
+        try:
+            attempt.run(k)
+            stopped = attempt.stopped
+            effects = self._apply(computing.RoundFinished(number, k))
+            if any(isinstance(effect, computing.Finish) for effect in effects):
+                self._finish(attempt)
+        except Exception as error:
+            raise self._break(number, error) from error
+        return stopped
+
+    def _finish(self, attempt: Attempt) -> None:
+        sealed = self._workshop.finish(attempt)
+        attempt.sealed(len(sealed))
+        with self._changed:
+            if self._attempt is not attempt:
+                raise failed(self.state)
+            self._sealed = sealed
+            self._changed.notify_all()
+        attempt.close()
+        self._workshop.closed(attempt.account(), attempt.sent_to)
+        _log.info("job computed", job=attempt.job.job_id, attempt=attempt.job.attempt)
+
+    def _pass_over(self, sender: str, number: int, k: int) -> None:
+        """Count the rounds before `k` as done, if early stopping leaves all of them out."""
+        state, attempt = self.state, self._attempt
+        known = attempt is not None and (sender, number) == (state.coordinator, state.attempt)
+        if attempt is None or not known or state.state is not State.READY:
+            return
+        between = range(state.round, min(k, state.rounds - 1))
+        if all(attempt.skips(j) for j in between):
+            for j in between:
+                self._apply(computing.RunRound(sender, number, j))
+                self._apply(computing.RoundFinished(number, j))
+
+    def _apply(self, event: computing.Event) -> tuple[computing.Effect, ...]:
+        """Take a step; what it releases is destroyed once the lock is free."""
+        with self._changed:
+            after, effects = computing.step(self.state, event)
+            if any(isinstance(effect, computing.Remember) for effect in effects):
+                self._workshop.remember(after)
+            self.state = after
+            self.touched = time.monotonic()
+            released = None
+            if any(isinstance(effect, computing.Release) for effect in effects):
+                released, self._attempt = self._attempt, None
+                self._sealed = self._prepared = None
+            self._changed.notify_all()
+        if released is not None:
+            self._release(released)
+        return effects
+
+    def _release(self, attempt: Attempt) -> None:
+        state = self.state
+        reason = JobFailed(f"{_sentence(state.reason)}.", service=state.culprit or None)
+        attempt.abort(reason)
+        self._workshop.closed(attempt.account(), attempt.sent_to)
+
+    def _same_again(self, number: int) -> Prepared:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self.state.attempt != number or self.state.state is not State.PREPARING
+            )
+            if self.state.attempt != number or self._prepared is None:
+                raise failed(self.state)
+            return self._prepared
+
+    def _break(self, number: int, error: Exception) -> MasqueError:
+        """It cannot go on: note why and who is to blame, let go of everything; what to raise."""
+        known = error if isinstance(error, MasqueError) else _accident(self.state, error)
+        try:
+            self._apply(computing.Broken(number, _sentence(known.message), culprit(known)))
+        except AssertionError:  # not a state in which anything can break
+            return known
+        state = self.state
+        if state.state is State.FAILED and state.attempt == number:
+            _log.warning(
+                "job failed",
+                job=state.job_id,
+                attempt=number,
+                reason=state.reason,
+                culprit=state.culprit,
+                error=type(error).__name__,
+            )
+        return known
+
+    def failure(self) -> JobFailed:
+        """How the job has failed."""
+        return failed(self.state)
+
+
+def culprit(error: MasqueError) -> str:
+    """The service that an error names."""
+    for field_name in ("party", "service", "peer"):
+        name = error.where.get(field_name)
+        if isinstance(name, str):
+            return name
+    return ""
+
+
+def _accident(state: ComputedJob, error: Exception) -> MasqueError:
+    incident = secrets.token_hex(4)
+    _log.error("incident", incident=incident, job=state.job_id, exc_info=error)
+    return MasqueError(
+        f"this party failed on its own account (incident {incident}).",
+        hint="Its log has the reason under that number.",
+    )
+
+
+def _sentence(text: str) -> str:
+    return text.strip().rstrip(".")

@@ -1,0 +1,109 @@
+"""A computing party as a program."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import grpc
+import structlog
+
+from masque.data.store import Store
+from masque.jobs import policy as policies
+from masque.jobs.ledger import Ledger
+from masque.jobs.policy import Policy
+from masque.v1.party_pb2_grpc import add_PartyServicer_to_server
+from masque.wire.hub import Hub
+from masque.wire.identity import Role
+from masque.wire.running import main, serve_until_stopped
+from masque.wire.server import Server
+from masque.wire.settings import own_credentials
+from masque.wire.streams import METHOD
+from services.party.jobs import Jobs, Memory
+from services.party.preparing import Compile, compile_job
+from services.party.results import Results
+from services.party.service import PERMISSIONS, PartyService
+from services.party.settings import PartySettings
+from services.party.workshop import PartyWorkshop, Surroundings
+
+_LOOK = 5.0
+"""Seconds between two looks for jobs that nobody asks for any more."""
+
+_log = structlog.get_logger("masque.party")
+
+
+def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
+    """Compute until SIGTERM or SIGINT."""
+    credentials = own_credentials(settings, Role.PARTY)
+    policy = policies.load(settings.policy) if settings.policy else Policy()
+    limits = settings.limits
+    with Store(settings.data, capacity=limits.store_bytes) as store:
+        ledger = Ledger(settings.data / "ledger.jsonl", time.time)
+        results = Results(credentials, settings.data, ledger)
+        memory = Memory(settings.data / "jobs")
+        hub = Hub(settings.name)
+        around = Surroundings(
+            credentials,
+            {name: address for name, address in settings.peers.items() if name != settings.name},
+            settings.dealer.name,
+            settings.dealer.address,
+            settings.coordinator,
+        )
+        workshop = PartyWorkshop(
+            around,
+            store,
+            policy,
+            settings.recipients,
+            memory,
+            ledger,
+            results,
+            hub,
+            limits,
+            compile,
+        )
+        jobs = Jobs(memory, workshop, limits.jobs)
+        service = PartyService(settings.name, store, jobs, results, workshop.totals)
+
+        def register(server: grpc.Server) -> None:
+            add_PartyServicer_to_server(service, server)
+            mount_exchange(hub, server)
+
+        server = Server(
+            credentials, settings.listen, PERMISSIONS, [register], threads=limits.jobs * 4 + 32
+        )
+        server.on_stop(service.close)
+        server.on_stop(hub.close)
+        threading.Thread(
+            target=_look_after, args=(jobs, settings), name="overdue", daemon=True
+        ).start()
+        if store.damaged:
+            _log.warning("damaged data sets", datasets=list(store.damaged))
+        serve_until_stopped(server, settings)
+
+
+def mount_exchange(hub: Hub, server: grpc.Server) -> None:
+    """Put the hub's handler in the place of the generated one, which parses and copies frames."""
+
+    class Details(grpc.HandlerCallDetails):
+        method = METHOD
+        invocation_metadata = ()
+
+    handler = hub.handler.service(Details())
+    assert handler is not None, "the hub serves this method"
+    service, name = METHOD.strip("/").split("/")
+    server.add_registered_method_handlers(service, {name: handler})  # type: ignore[attr-defined]
+
+
+def _look_after(jobs: Jobs, settings: PartySettings) -> None:
+    limits = settings.limits
+    while True:
+        time.sleep(min(_LOOK, limits.silence_seconds / 2))
+        for job in jobs.all():
+            if job.overdue(limits.silence_seconds, limits.results_seconds):
+                _log.warning("job given up: its coordinator is silent", job=job.state.job_id)
+
+
+def run(arguments: Sequence[str] | None = None, compile: Compile = compile_job) -> int:
+    """The command line; returns the exit code."""
+    return main(Role.PARTY, PartySettings, lambda settings: serve(settings, compile), arguments)

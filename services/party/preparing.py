@@ -1,0 +1,175 @@
+"""Before a job may run at a party: everything that could make the operator say no.
+
+The party believes nothing but the bound job itself, its own store, its own policy and its own
+registry of recipients; it compiles the program from the job, and checks what that opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from cryptography import x509
+
+from masque.data.store import Store
+from masque.errors import MasqueError, NotFound, Refused
+from masque.jobs.bound import BoundJob
+from masque.jobs.fit import SharedTable
+from masque.jobs.held import check_held
+from masque.jobs.policy import Policy
+from masque.jobs.spec import EVERYBODY
+from masque.mpc.doors import Source
+from masque.mpc.graph import Block
+from masque.mpc.program import Opening, Program
+from masque.mpc.types import Ring
+from masque.wire.recipients import Recipient, load_recipient
+
+Compile = Callable[[BoundJob], Program]
+IDENTIFIERS = ":identifiers"
+"""What follows a data set's name in the name of the input that is its identifier digest."""
+
+
+def compile_job(job: BoundJob) -> Program:
+    """The real compiler; imported when it is first needed."""
+    from masque.jobs.compile import compile_job as real
+
+    return real(job)
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Whom this party works with: its own name, its peers', the dealer's, the coordinator's."""
+
+    name: str
+    peers: frozenset[str]
+    dealer: str
+    coordinator: str
+
+    def check(self, job: BoundJob, sender: str) -> int:
+        """This party's place in the job. Raises Refused naming the service that does not fit."""
+        if sender != job.coordinator or sender != self.coordinator:
+            raise self._refused(
+                job,
+                f"it was sent by coordinator {sender!r} in the name of {job.coordinator!r}, and "
+                f"this party obeys {self.coordinator!r}",
+            )
+        if job.dealer != self.dealer:
+            raise self._refused(job, f"its dealer is {job.dealer!r}, and ours {self.dealer!r}")
+        if self.name not in job.parties:
+            raise self._refused(job, f"{self.name!r} is not among its parties")
+        unknown = sorted(set(job.parties) - self.peers - {self.name})
+        if unknown:
+            raise self._refused(job, f"its party {unknown[0]!r} is not among our peers")
+        return job.parties.index(self.name)
+
+    def _refused(self, job: BoundJob, why: str) -> Refused:
+        return Refused(
+            f"party {self.name!r} refuses job {job.job_id}: {why}.",
+            hint="Compare the configuration files of coordinator and parties.",
+            party=self.name,
+            job=job.job_id,
+        )
+
+
+def trusted_recipients(
+    job: BoundJob, directory: Path, authority: x509.Certificate, party: str
+) -> dict[str, Recipient]:
+    """The job's recipients from this party's own registry; Refused if the job has another key."""
+    found: dict[str, Recipient] = {}
+    for promised in job.recipients:
+        name = promised.name
+        try:
+            recipient = load_recipient(directory, name, authority)
+        except NotFound:
+            raise Refused(
+                f"party {party!r} does not know the recipient {name!r} of job {job.job_id}.",
+                hint=f"Its operator puts {name}.recipient.pub into {directory}.",
+                party=party,
+                recipient=name,
+            ) from None
+        key = recipient.key.public_bytes_raw().hex()
+        if recipient.identity.name != name or key != promised.key:
+            raise Refused(
+                f"party {party!r} refuses job {job.job_id}: its key for the recipient {name!r} is "
+                "not the one that this party trusts.",
+                hint=f"If {name} has a new key, replace {name}.recipient.pub at every party; if "
+                "not, somebody has exchanged the key.",
+                party=party,
+                recipient=name,
+            )
+        found[name] = recipient
+    return found
+
+
+def check_data(job: BoundJob, store: Store, party: str) -> None:
+    """Does the store hold the very uploads that the job names? Refused naming the difference."""
+    held = [
+        SharedTable(name=entry.name, upload=entry.upload_id, info=entry.info)
+        for entry in store.list()
+    ]
+    check_held(job, held, party)
+
+
+def openings_by_round(program: Program) -> list[list[Opening]]:
+    """What each training round opens unmasked. MasqueError if any of it is not declared."""
+    declared = {opening.name: opening for opening in program.openings}
+    known: dict[bytes, list[str]] = {}
+    rounds: list[list[Opening]] = []
+    for training_round in program.rounds:
+        names: dict[str, None] = {}
+        for call in training_round.calls():
+            block = call.block
+            if block.digest not in known:
+                known[block.digest] = _reveals(block)
+            names |= dict.fromkeys(known[block.digest])
+        undeclared = sorted(set(names) - set(declared))
+        if undeclared:
+            raise MasqueError(
+                f"the program would open {undeclared[0]!r}, which it does not declare.",
+                hint="This is a mistake in Masque: nothing was opened.",
+            )
+        rounds.append([declared[name] for name in names])
+    return rounds
+
+
+def check_outputs(job: BoundJob, program: Program) -> None:
+    """Is every output for somebody that the job promises something to? MasqueError if not."""
+    for name, output in program.outputs.items():
+        strangers = sorted(set(output.to) - set(job.keys) - {EVERYBODY})
+        if strangers or (EVERYBODY in output.to and len(output.to) > 1):
+            raise MasqueError(
+                f"the program hands {name!r} to {', '.join(output.to)}: the job does not say so.",
+                hint="This is a mistake in Masque: nothing was handed out.",
+            )
+
+
+def check_policy(policy: Policy, job: BoundJob, program: Program, party: str) -> None:
+    """What the operator allows; Refused naming the rule."""
+    policy.check(job, program.openings, party)
+
+
+def source_of(job: BoundJob, program: Program, store: Store) -> Source:
+    """The door to the store: rows of the uploads that the job names, and of no others."""
+    uploads: Mapping[str, str] = {table.name: table.upload for table in job.tables}
+
+    def read(name: str, rows: slice) -> Ring:
+        dataset = program.inputs[name].dataset.removesuffix(IDENTIFIERS)
+        if name.endswith(IDENTIFIERS):
+            words: Ring = store.identifiers(dataset).reshape(1, -1)[rows]
+        else:
+            words = store.rows(dataset, rows)
+        if store.entry(dataset).upload_id != uploads[dataset]:
+            raise Refused(
+                f"the data set {dataset!r} was replaced while job {job.job_id} used it.",
+                hint="Submit the job again.",
+                dataset=dataset,
+            )
+        return np.ascontiguousarray(words)
+
+    return read
+
+
+def _reveals(block: Block) -> list[str]:
+    return [str(node.params[0]) for node in block.nodes.values() if node.op == "reveal"]

@@ -1,0 +1,183 @@
+"""The end of a job at a party: sealed to recipients, kept as shares, or opened to everybody.
+
+    data/kept/<name>/job.json, <output>.share     a model kept as shares, whole or not at all
+    data/opened/<job>.json                        what a job opened to all: public
+
+Every output is entered into the ledger before anything of it can be fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from masque.data.disk import create, flush, make_directory, sync
+from masque.errors import Conflict, MasqueError, NotFound
+from masque.jobs.bound import BoundJob
+from masque.jobs.ledger import Ledger
+from masque.jobs.spec import EVERYBODY
+from masque.mpc.party import Party
+from masque.mpc.program import Output, Program
+from masque.mpc.types import Ring
+from masque.wire.outputs import encode_output
+from masque.wire.recipients import Recipient
+from masque.wire.sealing import seal, sealing_context
+from masque.wire.tls import Credentials
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """One output's share, for one recipient's eyes."""
+
+    output: str
+    recipient: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One output that was opened to everybody: shape, fraction bits, uint64 little-endian."""
+
+    output: str
+    shape: tuple[int, ...]
+    scale: int
+    values: bytes = field(repr=False)
+
+
+class Results:
+    """What becomes of outputs at the party that `credentials` belong to, below `data`."""
+
+    def __init__(self, credentials: Credentials, data: Path, ledger: Ledger) -> None:
+        self._credentials, self._ledger = credentials, ledger
+        self._kept, self._opened = data / "kept", data / "opened"
+        for directory in (data, self._kept, self._opened):
+            make_directory(directory)
+        for left in self._kept.glob(".new-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def check_free(self, job: BoundJob) -> None:
+        """Conflict if the job would keep its model under a name that is taken."""
+        name = job.spec.model_output.keep_shares
+        if name is not None and (self._kept / name).exists():
+            raise Conflict(
+                f"a model {name!r} is kept at party {self._credentials.identity.name!r} already.",
+                hint="Choose another name for keep_shares.",
+                field="model_output.keep_shares",
+            )
+
+    def make(
+        self, job: BoundJob, program: Program, party: Party, recipients: Mapping[str, Recipient]
+    ) -> list[Sealed]:
+        """Seal, keep or publish every output; returns what is to be fetched."""
+        kept: dict[str, bytes] = {}
+        sealed: list[Sealed] = []
+        opened: list[Opened] = []
+        for name, output in program.outputs.items():
+            if output.to == (EVERYBODY,):
+                opened.append(_opened(name, output, party.opened[name]))
+                continue
+            plain = encode_output(party.output(name).reshape(output.shape), output.scale)
+            if not output.to:
+                kept[name] = plain
+            for recipient in output.to:
+                self._record(job, name, output, recipient)
+                sealed.append(self._seal(job, name, plain, recipients[recipient]))
+        if kept:
+            self._keep(job, kept)
+        if opened:
+            self._publish(job, opened)
+        return sealed
+
+    def opened(self, job_id: str) -> tuple[bytes, list[Opened]]:
+        """(bound job, values) of what a finished job opened to everybody; NotFound if nothing."""
+        try:
+            found = json.loads((self._opened / f"{job_id}.json").read_bytes())
+        except (OSError, ValueError):
+            raise NotFound(
+                f"job {job_id} has opened nothing to everybody here.",
+                hint="Its results are sealed to their recipients, or it has not finished.",
+                job=job_id,
+            ) from None
+        values = [
+            Opened(
+                item["output"], tuple(item["shape"]), item["scale"], base64.b64decode(item["raw"])
+            )
+            for item in found["outputs"]
+        ]
+        return found["job"].encode("ascii"), values
+
+    def _seal(self, job: BoundJob, name: str, plain: bytes, recipient: Recipient) -> Sealed:
+        own = self._credentials.identity.name
+        context = sealing_context(job.job_id, job.attempt, own, name, job.digest())
+        content = seal(plain, recipient, context=context, sender=self._credentials)
+        return Sealed(name, recipient.identity.name, content)
+
+    def _record(self, job: BoundJob, name: str, output: Output, recipient: str) -> None:
+        bits = 64
+        for extent in output.shape:
+            bits *= extent
+        what = f"share of {name}, sealed"
+        self._ledger.record(job.job_id, job.attempt, what, bits, (recipient,))
+
+    def _keep(self, job: BoundJob, shares: Mapping[str, bytes]) -> None:
+        name = job.spec.model_output.keep_shares or job.job_id
+        beside = self._kept / f".new-{secrets.token_hex(8)}"
+        try:
+            beside.mkdir(mode=0o700)
+            _write(beside / "job.json", job.canonical())
+            for output, share in shares.items():
+                _write(beside / f"{quote(output, safe='')}.share", share)
+            sync(beside)
+            os.rename(beside, self._kept / name)
+            sync(self._kept)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise MasqueError(
+                f"the model {name!r} could not be kept: {error.strerror}.",
+                hint="Choose another name for keep_shares, or free space at the party.",
+            ) from None
+
+    def _publish(self, job: BoundJob, opened: list[Opened]) -> None:
+        items = [
+            {
+                "output": item.output,
+                "shape": list(item.shape),
+                "scale": item.scale,
+                "raw": base64.b64encode(item.values).decode(),
+            }
+            for item in opened
+        ]
+        record = {"job": job.canonical().decode("ascii"), "outputs": items}
+        write_whole(self._opened / f"{job.job_id}.json", json.dumps(record).encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a private file so that a crash leaves the old one, the new one, or none."""
+    beside = path.with_name(f".new-{secrets.token_hex(8)}")
+    try:
+        _write(beside, content)
+        os.replace(beside, path)
+        sync(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise MasqueError(
+            f"{path} cannot be written: {error.strerror}.", hint="Free space at the party."
+        ) from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    with create(path) as file:
+        file.write(content)
+        flush(file)
+
+
+def _opened(name: str, output: Output, values: Ring) -> Opened:
+    raw = values.reshape(output.shape).astype("<u8").tobytes()
+    return Opened(name, output.shape, output.scale, raw)

@@ -1,0 +1,61 @@
+"""Taking in a data set's share: from the messages of one `Upload` call into the store."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+from masque.data.store import Store
+from masque.data.table import parse_table
+from masque.data.upload import Writer
+from masque.errors import NotFound, ProtocolError
+from masque.jobs.spec import NAME
+from masque.v1.party_pb2 import UploadHeader, UploadMessage, UploadReply
+
+
+def take_in(messages: Iterator[UploadMessage], store: Store, owner: str) -> UploadReply:
+    """One upload, whole or not at all; visible once the owner's `commit` has come.
+
+    Raises what the store raises; ProtocolError for messages out of order, or if they end early.
+    """
+    first = next(messages, None)
+    if first is None or first.WhichOneof("part") != "header":
+        raise _wrong("an upload begins with its header", owner)
+    with _begin(first.header, store, owner) as writer:
+        for message in messages:
+            match message.WhichOneof("part"):
+                case "chunk":
+                    chunk = message.chunk
+                    writer.write(chunk.first_row, chunk.rows, chunk.share, chunk.checksum)
+                case "commit":
+                    entry = writer.commit()
+                    return UploadReply(rows=entry.info.rows, bytes=entry.size)
+                case other:
+                    raise _wrong(f"{other or 'nothing'!r} is no part of an upload's rows", owner)
+        raise _wrong(f"the upload of {writer.name!r} ended before its commit", owner)
+
+
+def _begin(header: UploadHeader, store: Store, owner: str) -> Writer:
+    info = parse_table(header.table_json)
+    writer = store.begin(header.name, info, header.upload_id, owner=owner, replace=header.replace)
+    if header.identifiers:
+        try:
+            writer.write_identifiers(
+                struct.pack(f"<{len(header.identifiers)}Q", *header.identifiers)
+            )
+        except BaseException:
+            writer.abort()
+            raise
+    return writer
+
+
+def checked_job_id(job_id: str) -> str:
+    """`job_id`, if a job may be called so: it becomes part of a file's name."""
+    if not re.fullmatch(NAME, job_id):
+        raise NotFound(f"there is no job {job_id[:80]!r}.", hint="Check its id: `masque jobs`.")
+    return job_id
+
+
+def _wrong(what: str, owner: str) -> ProtocolError:
+    return ProtocolError(f"{what}.", hint="Nothing of it was kept: share it again.", peer=owner)

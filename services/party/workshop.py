@@ -1,0 +1,187 @@
+"""What a party's jobs need done, with the real parts: store, policy, registry, dealer, peers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from masque.data.store import Store
+from masque.errors import MasqueError
+from masque.jobs.bound import BoundJob
+from masque.jobs.computing import ComputedJob
+from masque.jobs.ledger import Ledger
+from masque.jobs.policy import Policy
+from masque.mpc.program import Program
+from masque.v1.dealer_pb2 import CorrelationsRequest, Material
+from masque.v1.dealer_pb2_grpc import DealerStub
+from masque.wire.binding import Binding
+from masque.wire.exchange import PeerExchange
+from masque.wire.failures import translated
+from masque.wire.hub import Hub
+from masque.wire.identity import Identity, Role
+from masque.wire.streams import open_peer_channel
+from masque.wire.tls import Credentials, open_channel
+from services.party import preparing
+from services.party.attempt import Account, Attempt, Doors
+from services.party.jobs import Memory
+from services.party.results import Results, Sealed
+from services.party.settings import PartyLimits
+from services.party.stock import Listener, Stock
+
+DAY = 86_400.0
+"""Deadline of a job's streams, in seconds."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Who this party is, and where everybody else is: addresses by name."""
+
+    credentials: Credentials
+    peers: dict[str, str]
+    dealer: str
+    dealer_address: str
+    coordinator: str
+
+    @property
+    def name(self) -> str:
+        """This party."""
+        return self.credentials.identity.name
+
+    def identity(self, role: Role, name: str) -> Identity:
+        """Somebody else of this project."""
+        return Identity(self.credentials.identity.project, role, name)
+
+
+@dataclass
+class Totals:
+    """What all jobs that are over have seen and sent, since the start."""
+
+    account: Account = field(default_factory=Account)
+    sent_to: dict[str, int] = field(default_factory=dict)
+
+
+class PartyWorkshop:
+    """`services.party.job.Workshop` for one party."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        store: Store,
+        policy: Policy,
+        recipients: Path,
+        memory: Memory,
+        ledger: Ledger,
+        results: Results,
+        hub: Hub,
+        limits: PartyLimits,
+        compile: preparing.Compile,
+    ) -> None:
+        self._around, self._store, self._policy = around, store, policy
+        self._recipients, self._memory, self._ledger = recipients, memory, ledger
+        self._results, self._hub, self._limits = results, hub, limits
+        self._compile = compile
+        self._lock = threading.Lock()
+        self.totals = Totals()
+
+    def remember(self, job: ComputedJob) -> None:
+        """See `Workshop`."""
+        self._memory.store(job)
+
+    def compile(self, job: BoundJob, sender: str, failed: Listener) -> Attempt:
+        """See `Workshop`; the checks are those of `preparing`."""
+        around, name = self._around, self._around.name
+        neighbourhood = preparing.Neighbourhood(
+            name, frozenset(around.peers), around.dealer, around.coordinator
+        )
+        index = neighbourhood.check(job, sender)
+        preparing.check_data(job, self._store, name)
+        authority = around.credentials.authority
+        recipients = preparing.trusted_recipients(job, self._recipients, authority, name)
+        self._results.check_free(job)
+        program = self._compile(job)
+        assert program.parties == len(job.parties), "one seat for every party"
+        preparing.check_policy(self._policy, job, program, name)
+        preparing.check_outputs(job, program)
+        openings = preparing.openings_by_round(program)
+        doors = self._doors(job, program, index, failed)
+        return Attempt(job, program, index, openings, recipients, doors)
+
+    def finish(self, attempt: Attempt) -> list[Sealed]:
+        """See `Workshop`."""
+        party = attempt.complete()
+        return self._results.make(attempt.job, attempt.program, party, attempt.recipients)
+
+    def closed(self, account: Account, sent_to: dict[str, int]) -> None:
+        """See `Workshop`."""
+        with self._lock:
+            self.totals.account.add(account)
+            for name, size in sent_to.items():
+                self.totals.sent_to[name] = self.totals.sent_to.get(name, 0) + size
+
+    def _doors(self, job: BoundJob, program: Program, index: int, failed: Listener) -> Doors:
+        around, limits = self._around, self._limits
+        channels = {
+            name: open_peer_channel(
+                around.peers[name], around.identity(Role.PARTY, name), around.credentials
+            )
+            for name in job.parties
+            if name != around.name
+        }
+        binding = Binding(job.job_id, job.attempt, job.parties, index, job.digest(), program.digest)
+        exchange = PeerExchange(
+            self._hub,
+            binding,
+            channels,
+            patience=limits.patience_seconds,
+            opening=limits.connect_seconds,
+            lifetime=DAY,
+        )
+        stock = Stock(
+            around.dealer,
+            lambda: DealerStream(around, job, program),
+            failed,
+            budget=limits.prefetch_bytes,
+            patience=limits.patience_seconds,
+        )
+
+        def let_go() -> None:
+            for channel in channels.values():
+                channel.close()
+
+        source = preparing.source_of(job, program, self._store)
+        return Doors(stock, exchange, source, self._ledger, let_go)
+
+
+class DealerStream:
+    """`services.party.stock.Source`: this party's `Correlations` call."""
+
+    def __init__(self, around: Surroundings, job: BoundJob, program: Program) -> None:
+        self._dealer = around.identity(Role.DEALER, around.dealer)
+        self._address = around.dealer_address
+        self._channel = open_channel(self._address, self._dealer, around.credentials)
+        request = CorrelationsRequest(
+            job_id=job.job_id,
+            attempt=job.attempt,
+            job_digest=job.digest(),
+            program_digest=program.digest,
+        )
+        stub: Any = DealerStub(self._channel)
+        self._call = stub.Correlations(request, timeout=DAY)
+
+    def messages(self) -> Iterator[Material]:
+        """The stream, its errors named after the dealer unless it names somebody itself."""
+        try:
+            yield from translated(self._call, self._dealer, self._address)
+        except MasqueError as error:
+            if error.where.get("service") == str(self._dealer):
+                error.where["service"] = self._dealer.name
+            raise
+        finally:
+            self._channel.close()
+
+    def cancel(self) -> None:
+        """End it; the dealer will tell the others that this party has left."""
+        self._call.cancel()
