@@ -1,0 +1,88 @@
+"""What the parties hold, compared: a data set is usable when all of them hold the same upload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from masque.client.services import BRIEF, Peer
+from masque.data.table import TableInfo, parse_table
+from masque.errors import NotFound
+from masque.jobs.complaints import suggestion
+from masque.jobs.fit import SharedTable
+from masque.jobs.held import agreed_tables
+from masque.v1 import party_pb2 as messages
+
+
+@dataclass(frozen=True)
+class Held:
+    """One data set at one party."""
+
+    table: SharedTable
+    owner: str
+    created: str
+
+
+@dataclass(frozen=True)
+class DatasetView:
+    """A data set in a list; `problem` says why it cannot be used, if it cannot."""
+
+    name: str
+    owner: str
+    created: str
+    info: TableInfo
+    parties: tuple[str, ...]
+    problem: str = ""
+
+
+def held(party: Peer) -> list[Held]:
+    """What one party holds."""
+    with party.calling() as stub:
+        reply = stub.ListDatasets(messages.ListDatasetsRequest(), timeout=BRIEF)
+    return [
+        Held(
+            SharedTable(name=d.name, upload=d.upload_id, info=parse_table(d.table_json)),
+            d.owner,
+            d.created,
+        )
+        for d in reply.datasets
+    ]
+
+
+def everywhere(parties: Sequence[Peer]) -> dict[str, list[Held]]:
+    """What every party holds, asked at the same time."""
+    with ThreadPoolExecutor(len(parties)) as threads:
+        return dict(zip([p.name for p in parties], threads.map(held, parties), strict=True))
+
+
+def datasets(parties: Sequence[Peer]) -> list[DatasetView]:
+    """All data sets by name, with what is wrong with those that the parties do not share alike."""
+    found = everywhere(parties)
+    _, problems = agreed_tables({p: [h.table for h in held] for p, held in found.items()})
+    views = []
+    for name in sorted({h.table.name for held in found.values() for h in held}):
+        having = {p: h for p, held in found.items() for h in held if h.table.name == name}
+        first = next(iter(having.values()))
+        problem = next((text for text in problems if text.startswith(repr(name))), "")
+        views.append(
+            DatasetView(name, first.owner, first.created, first.table.info, tuple(having), problem)
+        )
+    return views
+
+
+def delete(parties: Sequence[Peer], name: str) -> tuple[str, ...]:
+    """Remove a data set of ours everywhere; returns the parties that had it. Raises NotFound."""
+    found = everywhere(parties)
+    names = sorted({h.table.name for held in found.values() for h in held})
+    having = [p for p in parties if any(h.table.name == name for h in found[p.name])]
+    if not having:
+        raise NotFound(
+            f"There is no data set {name!r} at any party.",
+            hint=suggestion(name, names),
+            dataset=name,
+        )
+    for party in having:
+        with party.calling() as stub:
+            stub.DeleteDataset(messages.DeleteDatasetRequest(name=name), timeout=BRIEF)
+    return tuple(party.name for party in having)
