@@ -119,7 +119,7 @@ def _flag_times(node: Node, args: Sequence[Known], sums: Sequence[Array]) -> Any
 
 def _truncate(node: Node, args: Sequence[Known], sums: Sequence[Array]) -> Any:
     shift, width = truncation(node)
-    factor = int(args[1]) if len(args) > 1 else 1
+    factor = args[1] if len(args) > 1 else None
     r = np.negative(args[0])
     kept = r & np.uint64((1 << (width + 1)) - 1)
     return (scale_down(kept, factor, shift), r >> np.uint64(width) & np.uint64(1)), None

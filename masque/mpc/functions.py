@@ -145,13 +145,14 @@ def less(x: Secret, threshold: float = 0.0, *, resolution: int | None = None) ->
     that; the carries are 1, or n if no other use of x opens more of its low bits.
     Openings: 1 of x (shared with other uses), 1 or 2 of pairs.
     """
-    return less_each(x, [threshold], resolution=resolution)[0]
+    return less_each(x, [threshold], resolution=resolution)
 
 
-def less_each(
-    x: Secret, thresholds: Sequence[float], *, resolution: int | None = None
-) -> list[Bit]:
-    """`less` for several thresholds at once, on the same opening and material."""
+def less_each(x: Secret, thresholds: Sequence[float], *, resolution: int | None = None) -> Bit:
+    """`less` for several thresholds along a new first axis, on the same opening and material.
+
+    One threshold makes no axis.
+    """
     assert x.bound != inf, "whole ring elements have no order"
     low = 0 if resolution is None else max(0, x.scale - resolution)
     # x < t for integers x and real t is x < ceil(t)
@@ -160,8 +161,7 @@ def less_each(
     pairs, masked, words = _pairs(x, units, low, length, sign=True)
     args, params = (pairs, masked, words), (units, low, length)
     shape = (*_leading(units), *x.shape)
-    bits = Bit(x.graph, x.graph.add("sign_bit", args, Kind.BITS, shape, params), shape)
-    return [bits] if len(units) == 1 else [bits[i] for i in range(len(units))]
+    return Bit(x.graph, x.graph.add("sign_bit", args, Kind.BITS, shape, params), shape)
 
 
 def equals(x: Secret, value: float = 0.0) -> Bit:
@@ -193,11 +193,19 @@ def relu(x: Secret) -> Secret:
 
 def clip(x: Secret, low: float, high: float) -> Secret:
     """x limited to [low, high], exact. Openings: as one comparison, and one of bits."""
-    below, not_above = less_each(x, [low, high])
-    inside = below ^ not_above
-    result = inside.times(x) + below.value() * constant(x.graph, low, x.scale)
-    result = result + (-not_above.value() + 1) * constant(x.graph, high, x.scale)
+    bits = less_each(x, [low, high])  # below low; below high
+    ends = bits.value()
+    if low == -high:
+        result = between(bits, x) + (1 - ends.sum(axis=0)).times(high)
+    else:
+        result = between(bits, x) + ends[0].times(low) - ends[1].times(high) + high
     return result.bounded(max(abs(low), abs(high)))
+
+
+def between(bits: Bit, x: Secret) -> Secret:
+    """x where the second of two bits [2, ...] is one and the first is not; 0 elsewhere."""
+    kept = bits.times(x)
+    return (kept[1] - kept[0]).bounded(x.bound)
 
 
 # -- smooth functions (protocol 6) -------------------------------------------------------------
@@ -221,8 +229,8 @@ def _wave(x: Secret, name: str, precision: tuple[int, int, int]) -> Secret:
     return Secret(x.graph, x.shape, public + dealt, fit.peak, share=node)
 
 
-def _guards(x: Secret, name: str) -> list[Bit]:
-    """[x < -guard] and [x < guard] of a fit, both within its slack of the truth.
+def _guards(x: Secret, name: str) -> Bit:
+    """[x < -guard] and [x < guard] of a fit, along a new first axis, both within its slack of the truth.
 
     They look at bits worth the slack and more. Since the fit's own use of x opens 18 fraction
     bits, the carries of n parties count for 2^-18 each, and [x < t] is exact but for x from
@@ -244,26 +252,22 @@ def sigmoid(x: Secret, name: str = "sigmoid", *, scale: int = 36) -> Secret:
     """
     assert scale >= 30
     precision = (BULK[0], scale // 2, scale - scale // 2)
-    below, not_above = _guards(x, name)
-    inside = below ^ not_above
-    return (inside.times(_wave(x, name, precision)) - not_above.value() + 1).bounded(1.001)
+    bits = _guards(x, name)
+    return (between(bits, _wave(x, name, precision)) - bits.value()[1] + 1).bounded(1.001)
 
 
 def tanh(x: Secret) -> Secret:
     """tanh(x) for any x, within 8e-5. Scale 36. Openings: as `sigmoid`."""
-    below, not_above = _guards(x, "tanh")
-    inside = below ^ not_above
-    ends = -not_above.value() + 1 - below.value()
-    return (inside.times(_wave(x, "tanh", BULK)) + ends).bounded(1.001)
+    bits = _guards(x, "tanh")
+    ends = 1 - bits.value().sum(axis=0)
+    return (between(bits, _wave(x, "tanh", BULK)) + ends).bounded(1.001)
 
 
 def softplus(x: Secret) -> Secret:
     """log(1 + exp(x)) for any x, within 6e-5. Scale 36 or that of x. Openings: as `sigmoid`."""
-    below, not_above = _guards(x, "softplus_even")
-    inside = below ^ not_above
-    half = x.halved(1)
-    middle = inside.times(_wave(x, "softplus_even", BULK) + half)
-    return (middle + (~not_above).times(x)).bounded(x.bound + 1.0)
+    bits = _guards(x, "softplus_even")
+    middle = between(bits, _wave(x, "softplus_even", BULK) + x.halved(1))
+    return (middle + (x - bits[1].times(x))).bounded(x.bound + 1.0)
 
 
 def exp(x: Secret, high: float = 0.0) -> Secret:
@@ -294,7 +298,9 @@ def _steps(x: Secret, low: int, stride: int) -> list[Bit]:
             hint="Use a larger minimum or scale.",
         )
     high = max(low + stride, ceil(log2(max(x.bound, 2.0**low))))
-    return [~bit for bit in less_each(x, [2.0**j for j in range(low, high + 1, stride)])]
+    powers = [2.0**j for j in range(low, high + 1, stride)]
+    smaller = less_each(x, powers)
+    return [~smaller[i] for i in range(len(powers))]
 
 
 def _times_power(x: Secret, exponent: int) -> Secret:

@@ -138,12 +138,12 @@ class Party(Machine):
         for node_id, rows in layout.deals.items():
             arrays = []
             for deal, offset, number in rows:
-                array = np.frombuffer(drawn, deal.dtype, deal.size, offset)
+                array = np.ndarray(deal.shape, deal.dtype, drawn, offset)
                 if deal.bits and layout.receives(position, self.index, number):
                     part, corrections = corrections[: deal.corrected], corrections[deal.corrected :]
-                    fix = packing.unpack(part, deal.size, deal.bits)
+                    fix = packing.unpack(part, deal.size, deal.bits).reshape(deal.shape)
                     array = array ^ fix.astype(deal.dtype) if deal.xor else array + fix
-                arrays.append(array.reshape(deal.shape))
+                arrays.append(array)
             self._material[node_id] = arrays
 
     # -- values ----------------------------------------------------------------------------------
@@ -314,17 +314,18 @@ class Party(Machine):
         """
         shift, width = truncation(node)
         x: Masked = values[node.args[0]]
-        factor = int(values[node.args[1]]) if len(node.args) > 1 else 1
+        factor = values[node.args[1]] if len(node.args) > 1 else None
         scaled_r, m = self._material.pop(node.id)
         length = width + 1 - x.low
         y = x.bits(x.low, length) + np.uint64(1 << (width - 1 - x.low))
         y = (y & np.uint64((1 << length) - 1)) << np.uint64(x.low)
         top = y >> np.uint64(width)
-        lift = np.uint64((factor << (width + 1 - shift)) % (1 << 64))
+        one = np.uint64(1) if factor is None else factor
+        lift = one << np.uint64(width + 1 - shift)
         result = (np.uint64(1) - top) * m * lift - scaled_r
         if self.first:
-            offset = (factor << (width - 1 - shift)) % (1 << 64)
-            result += scale_down(y, factor, shift, half=True) - np.uint64(offset)
+            offset = one << np.uint64(width - 1 - shift)
+            result += scale_down(y, factor, shift, half=True) - offset
         return np.asarray(result)
 
     def words(self, node: Node, values: Values) -> Array:

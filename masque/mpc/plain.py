@@ -92,9 +92,10 @@ class Plain(Machine):
     def truncate(self, node: Node, values: Values) -> Ring:
         """x * factor / 2^shift, rounded to nearest."""
         shift, width = truncation(node)
-        factor = int(values[node.args[1]]) if len(node.args) > 1 else 1
+        factor = values[node.args[1]] if len(node.args) > 1 else None
         y = np.asarray(values[node.args[0]]) + np.uint64(1 << (width - 1))  # not negative now
-        offset = np.uint64((factor << (width - 1 - shift)) % (1 << 64))
+        one = np.uint64(1) if factor is None else factor
+        offset = one << np.uint64(width - 1 - shift)
         return np.asarray(scale_down(y, factor, shift, half=True) - offset)
 
     def words(self, node: Node, values: Values) -> None:

@@ -14,15 +14,16 @@ _HALF = np.uint64(32)
 _LOW = np.uint64((1 << 32) - 1)
 
 
-def scale_down(y: Ring, factor: int, shift: int, *, half: bool = False) -> Ring:
+def scale_down(y: Ring, factor: Ring | None, shift: int, *, half: bool = False) -> Ring:
     """floor((factor * y [+ 2^(shift-1)]) / 2^shift) modulo 2^64, y as an unsigned number.
 
-    1 <= factor < 2^31; 1 <= shift < 64. The product has up to 95 bits: y is cut in two halves.
+    `factor`: uint64 below 2^31, of any shape that broadcasts with y; None is one. 1 <= shift < 64.
+    The product has up to 95 bits: y is cut in two halves.
     """
-    if factor == 1:
+    if factor is None:
         moved = y >> np.uint64(shift)
         return moved + (y >> np.uint64(shift - 1) & np.uint64(1)) if half else moved
-    c = np.uint64(factor)
+    c = factor
     low = (y & _LOW) * c
     if half and shift <= 32:
         low += np.uint64(1 << (shift - 1))

@@ -181,18 +181,7 @@ class Secret:
         return self._shifted(scale - self.scale), other._shifted(scale - other.scale)
 
     def __add__(self, other: Secret | Public | float | Array) -> Secret:
-        if isinstance(other, Secret):
-            x, y = self._aligned(other)
-            shape = np.broadcast_shapes(x.shape, y.shape)
-            return x.linear("add", (y,), (), shape, x.scale, x.bound + y.bound)
-        if not isinstance(other, Public):
-            other = constant(self.graph, other, self.scale)
-        if other.scale > self.scale:
-            return self._shifted(other.scale - self.scale) + other
-        shape = np.broadcast_shapes(self.shape, other.shape)
-        params = (1 << (self.scale - other.scale),)
-        bound = self.bound + other.bound
-        return self.linear("add_public", (other,), params, shape, self.scale, bound)
+        return self._plus(other, 1)
 
     __radd__ = __add__
 
@@ -200,23 +189,42 @@ class Secret:
         return self.linear("times", (), (-1,), self.shape, self.scale, self.bound)
 
     def __sub__(self, other: Secret | Public | float | Array) -> Secret:
-        if isinstance(other, Secret):
-            x, y = self._aligned(other)
-            shape = np.broadcast_shapes(x.shape, y.shape)
-            return x.linear("subtract", (y,), (), shape, x.scale, x.bound + y.bound)
-        return -(-self + other)
+        return self._plus(other, -1)
 
     def __rsub__(self, other: Public | float | Array) -> Secret:
         return -self + other
 
+    def _plus(self, other: Secret | Public | float | Array, sign: int) -> Secret:
+        """self + sign * other, at the larger scale of the two."""
+        if isinstance(other, Secret):
+            x, y = self._aligned(other)
+            shape = np.broadcast_shapes(x.shape, y.shape)
+            op = "add" if sign > 0 else "subtract"
+            return x.linear(op, (y,), (), shape, x.scale, x.bound + y.bound)
+        if not isinstance(other, Public):
+            other = constant(self.graph, other, self.scale)
+        if other.scale > self.scale:
+            return self._shifted(other.scale - self.scale)._plus(other, sign)
+        shape = np.broadcast_shapes(self.shape, other.shape)
+        params = (sign << (self.scale - other.scale),)
+        bound = self.bound + other.bound
+        return self.linear("add_public", (other,), params, shape, self.scale, bound)
+
+    def _alias(self, scale: int, bound: float) -> Secret:
+        """The same ring elements, read at another scale or with another bound; no node."""
+        if self._share is None and self._masked is None:
+            return Secret(self.graph, self.shape, scale, bound, recipe=self._recipe)
+        other = Secret(self.graph, self.shape, scale, bound, share=self._share, masked=self._masked)
+        other._recipe, other._words = self._recipe, self._words
+        return other
+
     def bounded(self, bound: float) -> Secret:
         """The same value with a bound that the caller can prove."""
-        return self.linear("times", (), (1,), self.shape, self.scale, bound)
+        return self._alias(self.scale, bound)
 
     def halved(self, exponent: int) -> Secret:
         """x / 2^exponent, exactly: the same integers read at another scale."""
-        scale, bound = self.scale + exponent, self.bound / 2.0**exponent
-        return self.linear("times", (), (1,), self.shape, scale, bound)
+        return self._alias(self.scale + exponent, self.bound / 2.0**exponent)
 
     def times(self, factor: float, bits: int = CONSTANT_BITS) -> Secret:
         """x * factor for a public number, kept to `bits` significant bits (scale grows by them)."""
