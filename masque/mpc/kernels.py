@@ -91,7 +91,8 @@ def _opaque(builder: Any, value: Any) -> Any:
     """
     if not _AVX2:
         return value
-    return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=x,0", [value], False)
+    register = "=x,0" if SPLIT else "=v,0"
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", register, [value], False)
 
 
 def _multiply_add(builder: Any, sums: Sequence[Any], x: Any, swapped: Any, y: Any) -> list[Any]:
