@@ -130,7 +130,9 @@ def one_block(
         name=block.name,
         parties=block.parties,
         registers=registers,
-        inputs={k: Input(k, *v.values.shape[:2], v.scale) for k, v in inputs.items()},
+        inputs={
+            k: Input(k, v.values.shape[0], v.values.shape[1], v.scale) for k, v in inputs.items()
+        },
         rounds=[TrainingRound("only", lambda: [call], 1)],
         outputs={k: Output(k, r.shape, scales[k], ()) for k, r in registers.items()},
     )
