@@ -7,12 +7,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from masque.errors import Conflict, MasqueError, Refused
-
-Words = NDArray[np.uint64]
 
 
 def make_directory(path: Path) -> None:
@@ -54,17 +49,6 @@ def sync(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def read_words(path: Path, dataset: str, first: int, count: int) -> Words:
-    """Words first .. first + count of the file: a fresh uint64 array. Errors: MasqueError."""
-    try:
-        words = np.fromfile(path, dtype="<u8", count=count, offset=8 * first)
-    except OSError:
-        raise damaged(dataset) from None
-    if len(words) != count:
-        raise damaged(dataset)
-    return words.astype(np.uint64, copy=False)
 
 
 def damaged(dataset: str) -> MasqueError:

@@ -31,6 +31,9 @@ Progress = Callable[[Literal["check", "share"], int, int | None], None]
 """`progress(phase, rows done, rows in all if known)`."""
 
 CHUNK_BYTES = 2**20
+MAX_DESCRIPTION = 3 * 2**20
+"""Bytes of a table's public description, which travels in one message."""
+
 MAX_FAULTS = 5
 """Faulty columns after which a file is not read any further."""
 
@@ -81,6 +84,13 @@ class ShareStream:
         self._progress = progress
         self._fingerprint = _fingerprint(reader.path)
         self.info, self._digest = check(reader, progress)
+        if len(self.info.model_dump_json()) > MAX_DESCRIPTION:
+            raise fault(
+                reader.path,
+                f"has {self.info.columns} encoded columns, whose names alone are too much for one "
+                "message.",
+                "Shorten the names, or ignore columns that are not needed.",
+            )
         self.identifiers: tuple[Words, ...] | None = None
         if self._digest is not None:
             self.identifiers = tuple(sharing.split(self._digest, parties, randomness))

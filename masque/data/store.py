@@ -1,5 +1,6 @@
 """A computing party's own shares on disk: whole data sets or nothing, through any crash.
 
+    <directory>/key                     encrypts the shares, unless it lies elsewhere
     <directory>/lock                    held by the one process that uses the store
     <directory>/datasets/<name>.json    what is visible: public description, owner, which folder
     <directory>/shares/<random>/        rows.u64 (the share matrix), identifiers.u64 (4 words)
@@ -7,7 +8,8 @@
 An upload is written to a folder of its own that nothing names yet. `commit` makes it durable and
 then renames one small file into `datasets/`: before that the data set does not exist, after it
 does, and a replaced one changes over in the same step. Opening the store removes the folders that
-nothing names. Files are 0600 and directories 0700; contents are shares and never logged.
+nothing names. Files are 0600 and directories 0700; shares are encrypted (see `pages`) and never
+logged.
 """
 
 from __future__ import annotations
@@ -26,37 +28,35 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from masque.data import identifiers
-from masque.data.disk import create, damaged, flush, full, lock, make_directory, read_words, sync
+from masque.data.dataset import Dataset
+from masque.data.disk import create, damaged, flush, full, lock, make_directory, sync
+from masque.data.pages import load_key, stored_size
 from masque.data.table import TableInfo
-from masque.data.upload import IDENTIFIERS, ROWS, Entry, Writer
-from masque.errors import Conflict, InputError, NotFound, Refused
+from masque.data.upload import IDENTIFIERS, ROWS, Entry, Writer, check_name
+from masque.errors import Conflict, InputError, MasqueError, NotFound, Refused
 
 Words = NDArray[np.uint64]
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 UPLOAD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SPARE_BYTES = 64 * 2**20
-
-
-def check_name(name: str) -> str:
-    """`name`, if a data set may be called so (no paths, no surprises); InputError otherwise."""
-    if not NAME.fullmatch(name):
-        raise InputError(
-            f"{name[:80]!r} cannot be the name of a data set.",
-            hint="Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit.",
-            name=name[:80],
-        )
-    return name
 
 
 class Store:
     """The data sets of one party. One process at a time; safe for several threads."""
 
-    def __init__(self, directory: str | Path, *, capacity: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        key_file: str | Path | None = None,
+        capacity: int | None = None,
+    ) -> None:
         """Opens or creates `directory`, removing what a crash left behind.
 
-        `capacity`: bytes of shares that may be held at most. Errors: Conflict if another process
-        has the store open.
+        `key_file`: 32 bytes that encrypt the shares, best kept on another disk; the default is
+        `directory`/key. It is created with an empty store. `capacity`: bytes of shares that may
+        be held at most. Errors: Conflict if another process has the store open; MasqueError if
+        its key is missing or another.
         """
         self._root = Path(directory)
         self._names = self._root / "datasets"
@@ -69,7 +69,15 @@ class Store:
         for path in (self._root, self._names, self._shares):
             make_directory(path)
         self._lock = lock(self._root / "lock")
-        self._recover()
+        try:
+            self._recover()
+            path = Path(key_file) if key_file else self._root / "key"
+            empty = not self._entries and not self._damaged
+            self._key = load_key(path, create_if_missing=empty)
+            self._check_key()
+        except BaseException:
+            self._lock.close()
+            raise
 
     def __enter__(self) -> Store:
         return self
@@ -123,31 +131,21 @@ class Store:
         held = sum(entry.size for entry in self._entries.values())
         return held + sum(writer.info.share_bytes for writer in self._writers)
 
-    def rows(self, name: str, rows: slice = slice(None)) -> Words:
-        """This party's share of these rows: a fresh uint64 array [rows, columns].
+    def open(self, name: str) -> Dataset:
+        """The data set `name` as it is now, to be read from and closed. Errors: as `entry`."""
+        with self._guard:
+            entry = self.entry(name)
+            return Dataset(entry, self._shares / entry.folder, self._key)
 
-        Reads just the rows asked for, so memory stays bounded. (No memory map is handed out: a
-        file cut short under one would kill the process instead of raising an error.)
-        Errors: NotFound; MasqueError if the file is damaged.
-        """
-        entry = self.entry(name)
-        start, stop, step = rows.indices(entry.info.rows)
-        assert step == 1, "only contiguous rows can be read"
-        count = max(0, stop - start)
-        width = entry.info.columns
-        words = read_words(self._shares / entry.folder / ROWS, name, start * width, count * width)
-        return words.reshape(count, width)
+    def rows(self, name: str, rows: slice = slice(None)) -> Words:
+        """This party's share of these rows; `open` and `Dataset.rows` for more than one read."""
+        with self.open(name) as dataset:
+            return dataset.rows(rows)
 
     def identifiers(self, name: str) -> Words:
         """This party's share of the identifier digest, uint64 [4]. Errors: NotFound."""
-        entry = self.entry(name)
-        if not entry.info.has_identifiers:
-            raise NotFound(
-                f"the data set {name!r} has no identifiers.",
-                hint="Share it with an identifier column, at every owner.",
-                dataset=name,
-            )
-        return read_words(self._shares / entry.folder / IDENTIFIERS, name, 0, identifiers.WORDS)
+        with self.open(name) as dataset:
+            return dataset.identifiers()
 
     def begin(
         self, name: str, info: TableInfo, upload_id: str, *, owner: str = "", replace: bool = False
@@ -165,7 +163,15 @@ class Store:
             self._check_room(info)
             folder = self._shares / secrets.token_hex(16)
             writer = Writer(
-                name, info, upload_id, owner, replace, folder, self._publish, self._forget
+                name,
+                info,
+                upload_id,
+                owner,
+                replace,
+                folder,
+                self._key,
+                self._publish,
+                self._forget,
             )
             self._writers.add(writer)
         return writer
@@ -219,6 +225,7 @@ class Store:
             info=writer.info,
             created=time.time(),
             folder=writer.folder.name,
+            key_name=self._key.name,
         )
         with self._guard:
             self._check_free(writer.name, writer.owner, writer.replace)
@@ -262,11 +269,20 @@ class Store:
             del self._entries[name]
             self._damaged.add(name)
 
+    def _check_key(self) -> None:
+        for name, entry in self._entries.items():
+            if entry.key_name != self._key.name:
+                raise MasqueError(
+                    f"the data set {name!r} in {self._root} was stored under another key.",
+                    hint="Put the right key file there; without it the data must be shared again.",
+                    dataset=name,
+                )
+
     def _whole(self, name: str, entry: Entry) -> bool:
         folder = self._shares / entry.folder
-        wanted = {ROWS: entry.info.share_bytes}
+        wanted = {ROWS: stored_size(entry.info.share_bytes)}
         if entry.info.has_identifiers:
-            wanted[IDENTIFIERS] = 8 * identifiers.WORDS
+            wanted[IDENTIFIERS] = stored_size(8 * identifiers.WORDS)
         try:
             return entry.name == name and all(
                 (folder / file).stat().st_size == size for file, size in wanted.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,13 +13,26 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict, Field
 
 from masque.data import identifiers
-from masque.data.disk import create, flush, full, sync
+from masque.data.disk import create, full, sync
+from masque.data.pages import PageWriter, StoreKey
 from masque.data.shares import MAX_CHUNK_BYTES, checksum
 from masque.data.table import TableInfo
-from masque.errors import MasqueError, ProtocolError
+from masque.errors import InputError, MasqueError, ProtocolError
 
 ROWS = "rows.u64"
 IDENTIFIERS = "identifiers.u64"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """`name`, if a data set may be called so (no paths, no surprises); InputError otherwise."""
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"{name[:80]!r} cannot be the name of a data set.",
+            hint="Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit.",
+            name=name[:80],
+        )
+    return name
 
 
 class Entry(BaseModel):
@@ -32,6 +46,7 @@ class Entry(BaseModel):
     info: TableInfo
     created: float
     folder: str = Field(pattern=r"^[0-9a-f]{32}$", repr=False)
+    key_name: str
 
     @property
     def size(self) -> int:
@@ -52,10 +67,12 @@ class Writer:
     owner: str
     replace: bool
     folder: Path = field(repr=False)
+    key: StoreKey = field(repr=False)
     publish: Callable[[Writer], Entry] = field(repr=False)
     forget: Callable[[Writer], None] = field(repr=False)
     row: int = 0
     _file: IO[bytes] | None = field(default=None, repr=False)
+    _pages: PageWriter | None = field(default=None, repr=False)
     _identifiers: bool = field(default=False, repr=False)
     _open: bool = field(default=True, repr=False)
 
@@ -63,6 +80,7 @@ class Writer:
         with self._disk():
             self.folder.mkdir(mode=0o700)
             self._file = create(self.folder / ROWS)
+            self._pages = self._encrypted(self._file, ROWS)
 
     def __enter__(self) -> Writer:
         return self
@@ -81,11 +99,11 @@ class Writer:
         Errors: ProtocolError for a chunk out of order, of another size or with a wrong checksum,
         after which the upload is over; Refused if the disk is full.
         """
-        file = self._check_open()
+        pages = self._check_open()
         try:
             self._check_chunk(first_row, rows, payload, crc)
             with self._disk():
-                file.write(payload)
+                pages.write(payload)
         except MasqueError:
             self.abort()
             raise
@@ -108,8 +126,9 @@ class Writer:
             self.abort()
             raise self._refusal(problem)
         with self._disk(), create(self.folder / IDENTIFIERS) as file:
-            file.write(payload)
-            flush(file)
+            pages = self._encrypted(file, IDENTIFIERS)
+            pages.write(payload)
+            pages.finish()
         self._identifiers = True
 
     def commit(self) -> Entry:
@@ -118,7 +137,7 @@ class Writer:
         Errors: ProtocolError if rows or identifiers are missing, Conflict if the name was taken
         in the meantime, Refused if the disk is full.
         """
-        file = self._check_open()
+        pages = self._check_open()
         try:
             if self.row != self.info.rows or self._identifiers != self.info.has_identifiers:
                 lacking = "" if self._identifiers else " and without its identifier digest"
@@ -127,8 +146,7 @@ class Writer:
                     + (lacking if self.info.has_identifiers else "")
                 )
             with self._disk():
-                flush(file)
-                file.close()
+                pages.finish()
                 sync(self.folder)
                 sync(self.folder.parent)
                 entry = self.publish(self)
@@ -136,6 +154,7 @@ class Writer:
             self.abort()
             raise
         self._open = False
+        self._close()
         return entry
 
     def abort(self) -> None:
@@ -143,18 +162,24 @@ class Writer:
         if not self._open:
             return
         self._open = False
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # a full disk cannot flush its last bytes
-                self._file.close()
+        self._close()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.forget(self)
 
-    def _check_open(self) -> IO[bytes]:
-        if not self._open or self._file is None:
+    def _close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a full disk cannot flush its last bytes
+                self._file.close()
+
+    def _encrypted(self, file: IO[bytes], name: str) -> PageWriter:
+        return PageWriter(file, self.key.cipher(self.folder.name, name))
+
+    def _check_open(self) -> PageWriter:
+        if not self._open or self._pages is None:
             raise ProtocolError(
                 f"the upload of {self.name!r} is over.", hint="Begin another.", dataset=self.name
             )
-        return self._file
+        return self._pages
 
     def _check_chunk(
         self, first_row: int, rows: int, payload: bytes | memoryview, crc: int

@@ -154,3 +154,11 @@ def test_shares_are_replayable_from_a_seed(tmp_path: Path) -> None:
     ]
     for one, two in zip(*runs, strict=True):
         assert np.array_equal(one.shares[0], two.shares[0])
+
+
+def test_a_description_too_large_for_a_message_is_refused(tmp_path: Path) -> None:
+    names = [f"{index:05d}" + "x" * 245 for index in range(6000)]
+    path = written(tmp_path, ",".join(names) + "\n" + ",".join("1" * len(names)) + "\n")
+    columns = "".join(f"  {name}: {{type: binary}}\n" for name in names)
+    with pytest.raises(DataError, match="Shorten the names"):
+        stream(path, "columns:\n" + columns)

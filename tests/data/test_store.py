@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from masque.data import disk
 from masque.data.schema import loads
 from masque.data.shares import checksum
 from masque.data.store import Store
@@ -201,7 +200,13 @@ def test_names_cannot_leave_the_directory(tmp_path: Path, name: str) -> None:
                 use(name)
         with pytest.raises(InputError, match="cannot be the name"):
             store.begin(name, table()[0], "u")
-    assert files(tmp_path) == ["store", "store/datasets", "store/lock", "store/shares"]
+    assert files(tmp_path) == [
+        "store",
+        "store/datasets",
+        "store/key",
+        "store/lock",
+        "store/shares",
+    ]
 
 
 def test_upload_ids_are_plain(tmp_path: Path) -> None:
@@ -380,18 +385,17 @@ def test_a_full_disk_leaves_nothing_behind(
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with Store(tmp_path) as store:
+    with Store(tmp_path) as store, open("/dev/full", "wb", buffering=0) as no_room:
         before = files(tmp_path)
         info, words = table()
         with monkeypatch.context() as patch:
             if moment != "write":
-                patch.setattr(f"masque.data.upload.{moment}", fail)
+                module = "pages" if moment == "flush" else "upload"
+                patch.setattr(f"masque.data.{module}.{moment}", fail)
             with pytest.raises(Refused, match="No space left on device"):  # noqa: PT012
                 writer = store.begin("a", info, "u")
                 if moment == "write":
-                    assert writer._file is not None
-                    writer._file.close()
-                    writer._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+                    patch.setattr(writer._pages, "_file", no_room)
                 send(writer, words)
                 writer.commit()
         assert files(tmp_path) == before
@@ -457,8 +461,71 @@ def test_no_share_shows_in_reprs_or_errors(tmp_path: Path) -> None:
         assert repr(payload)[2:20] not in str(caught.value)
 
 
-def test_a_short_read_is_an_error_and_not_zeros(tmp_path: Path) -> None:
-    path = tmp_path / "words"
-    path.write_bytes(bytes(12))
-    with pytest.raises(MasqueError, match="cut short"):
-        disk.read_words(path, "a", 0, 2)
+def test_an_opened_data_set_stays_the_same(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        words = stored(store)
+        with store.open("a") as dataset:
+            stored(store, rows=7, replace=True)
+            assert np.array_equal(dataset.rows(slice(2, 9)), words[2:9])
+            store.delete("a")
+            assert np.array_equal(dataset.rows(), words)
+            assert dataset.entry.info.rows == 10
+        assert os.listdir(tmp_path / "shares") == []
+
+
+def test_shares_are_encrypted_and_files_never_alike(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        words = stored(store, "a", rows=20_000)
+        stored(store, "b", rows=20_000)
+        one, other = (
+            (tmp_path / "shares" / store.entry(name).folder / "rows.u64").read_bytes()
+            for name in ("a", "b")
+        )
+    content = words.tobytes()
+    assert len(one) == len(content) + 16 * 5
+    for start in range(0, len(content), 4096):
+        assert content[start : start + 32] not in one
+        assert one[start : start + 32] not in other
+
+
+def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        words = stored(store, rows=20_000)
+        path = tmp_path / "shares" / store.entry("a").folder / "rows.u64"
+        content = bytearray(path.read_bytes())
+        for at in (0, 70_000, len(content) - 1):
+            content[at] ^= 1
+            path.write_bytes(content)
+            with pytest.raises(MasqueError, match="damaged"):
+                store.rows("a")
+            content[at] ^= 1
+        swapped = content[65_552:131_104] + content[:65_552] + content[131_104:]
+        path.write_bytes(swapped)
+        with pytest.raises(MasqueError, match="damaged"):
+            store.rows("a", slice(0, 5))
+        path.write_bytes(content)
+        assert np.array_equal(store.rows("a"), words)
+        assert np.array_equal(store.rows("a", slice(4000, 13_000)), words[4000:13_000])
+
+
+def test_the_key_may_lie_elsewhere_and_must_be_the_right_one(tmp_path: Path) -> None:
+    where, key = tmp_path / "store", tmp_path / "key"
+    with Store(where, key_file=key) as store:
+        words = stored(store)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert not (where / "key").exists()
+    with pytest.raises(MasqueError, match="is missing"):
+        Store(where)
+    secret = key.read_bytes()
+    for wrong, said in ((secret[:-1], "is not the key"), (bytes(32), "under another key")):
+        key.write_bytes(wrong)
+        with pytest.raises(MasqueError, match=said):
+            Store(where, key_file=key)
+    key.write_bytes(secret)
+    with Store(where, key_file=key) as store:
+        assert np.array_equal(store.rows("a"), words)
+        assert secret.hex() not in repr(store._key) and "key" not in repr(store.entry("a")).split()
+    secret_pieces = [secret[start : start + 8] for start in range(0, 32, 8)]
+    for path in where.rglob("*"):
+        if path.is_file():
+            assert not any(piece in path.read_bytes() for piece in secret_pieces)
