@@ -1,12 +1,27 @@
 """Data's way in: CSV or Parquet and a schema, encoded columns, shares, and a party's store of them.
 
-table         what everybody may know about a data set: its size, columns, public ranges
-schema        the owner's small YAML file: column, type, range or categories, label
-readers       CSV and Parquet in bounded memory, every fault named by file, row and column
-encode        columns to fixed-point numbers, and back
-identifiers   one digest of an ordered identifier column, to be compared under MPC
-shares        a file to one stream of share chunks for each party
-store         a party's own shares on disk
-partitioning  do these data sets fit together, by rows or by columns?
-bundled       scikit-learn's small data sets as if they came from hospitals
+In the order in which they build on one another:
+
+table          what everybody may know about a data set: its size, columns, public ranges
+faults         how a fault is told: file, row, line, column, value, cure
+columns        what a schema says of one column and of the label
+schema_file    the schema's YAML, every key with its line
+schema         the whole schema
+blocks         slices of rows, and what every reader promises
+locate         the line of a row, for messages
+csv_files      CSV in bounded memory
+parquet_files  Parquet in bounded memory
+readers        opening a file, whichever it is
+cells          numbers and categories, every one checked
+encode         columns to fixed point, and back
+identifiers    one digest of an ordered identifier column, to be compared under MPC
+shares         a file to one stream of share chunks for each party
+disk           private, durable files
+pages          their encryption
+upload         one upload on its way into a store
+dataset        a stored data set, opened for reading
+store          a party's own shares: whole data sets or nothing
+partitioning   do these data sets fit together, by rows or by columns?
+draft          a first schema for a file
+bundled        scikit-learn's small data sets as if they came from hospitals
 """

@@ -14,8 +14,11 @@ from typing import Any
 
 from masque.data.faults import fault, listed, quote, suggestion
 from masque.data.schema import Schema
-from masque.data.table import MAX_ROWS, first_repeated
+from masque.data.table import MAX_FEATURES, MAX_NAME, MAX_ROWS, first_repeated
 from masque.errors import DataError
+
+MAX_HEADER = MAX_FEATURES
+"""Columns of a file, used or ignored."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,15 @@ def check_header(path: Path, header: list[str]) -> None:
                 "Name it in the header, or delete it (spreadsheets add empty columns).",
                 line=1,
             )
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise fault(
+                path,
+                f"the name of column {position}, {quote(name)}, is too long or not plain text.",
+                f"Use at most {MAX_NAME} printable characters.",
+                line=1,
+            )
+    if len(header) > MAX_HEADER:
+        raise fault(path, f"has {len(header)} columns, more than {MAX_HEADER}.", "Split it.")
     if repeated := first_repeated(header):
         raise fault(
             path,

@@ -9,8 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.data.files import GOOD, HEADER, PATIENTS, refused, written
+from masque.data.draft import draft
+from masque.errors import DataError
+from tests.data.files import GOOD, HEADER, PATIENTS, joined, refused, stream, written
 
 CELLS = [
     # data rows, column, row, line, what the message says
@@ -73,6 +77,10 @@ FILES = [
     (HEADER.replace(",", ";").encode(), 'separated by ";"'),
     (HEADER.replace("age", "weight").encode(), 'the column "weight" appears twice'),
     (HEADER.replace("age", " ").encode(), "column 3 has no name"),
+    (HEADER.replace("age", '"a\nb"').encode(), "the name of column 3"),
+    (HEADER.replace("age", "a" * 257).encode(), "the name of column 3"),
+    (b"x" * 200_000, "no readable header"),
+    (b",".join(b"%d" % index for index in range(70_000)), "more than 65535"),
     (HEADER.replace("age", "aeg").encode(), 'Did you mean "aeg"?'),
     (HEADER.encode().replace(b"notes", b"n\xf6tes"), "line 1: is not UTF-8"),
     (HEADER.replace("notes", "remarks").encode(), "`remarks: ignore` leaves it out"),
@@ -185,3 +193,24 @@ def test_pipes_are_refused_before_they_are_read(tmp_path: Path) -> None:
 def test_letters_of_all_languages_are_shown_as_they_are(tmp_path: Path) -> None:
     error = refused(written(tmp_path, HEADER + "n,p,5,8,yes,Süd 北,1\n"))
     assert '"Süd 北" is not one of' in str(error)
+
+
+PIECES = [b",", b"\n", b"\r", b'"', b"1", b"x", b"yes", b"\xff", b"\xc3\xa4", b"\x00", b" ", b"nan"]
+
+
+@given(st.lists(st.sampled_from([*PIECES, b"\n1,2\n"]), max_size=25), st.booleans())
+def test_any_bytes_are_shared_or_refused_in_words(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], header: bool
+) -> None:
+    content = (b"a,b\n" if header else b"") + b"".join(pieces)
+    path = written(tmp_path_factory.mktemp("fuzz"), content)
+    schema = "columns: {a: {type: number, range: [0, 9]}, b: {type: category, categories: [x, ä]}}"
+    for use in (lambda: joined(stream(path, schema)), lambda: draft(path)):
+        said = None
+        try:
+            use()
+        except DataError as error:
+            said = error
+        if said is not None:
+            assert said.where["file"] == str(path)
+            assert str(said).isprintable() or "Other columns" in str(said)
