@@ -1,0 +1,308 @@
+"""All services on this machine, below one directory: for trying out, demos and tests.
+
+    authority/                  of this network only
+    dealer/ party-1/ ... coordinator/    configuration, certificates, data of each service
+    client/                     certificates and recipients of the analyst
+    profile.yaml                for `masque --profile`
+    logs/ run/                  what services say; process ids and addresses
+
+On one machine whoever owns it can read everything: separate hosts, run by separate people, are
+what makes the guarantees hold (see SECURITY.md).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from masque.client import processes
+from masque.client.processes import Place
+from masque.client.profile import Profile, load
+from masque.errors import Conflict, InputError, MasqueError, NotFound
+from masque.wire import preflight
+from masque.wire.authority import Authority, create_authority, open_authority
+from masque.wire.identity import Identity, Role
+from masque.wire.recipients import create_recipient
+from masque.wire.tls import find_credentials
+
+PROJECT = "local"
+ANALYST = "analyst"
+DEALER, COORDINATOR = "dealer", "coordinator"
+LIFETIME = dt.timedelta(days=365)
+MOST_PARTIES = 16
+_NETWORK = "network.json"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A local network: its directory and the number of its parties."""
+
+    home: Path
+    parties: int
+
+    @property
+    def party_names(self) -> tuple[str, ...]:
+        """`party-1`, `party-2`, ..."""
+        return tuple(f"party-{index + 1}" for index in range(self.parties))
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The services: dealer, parties, coordinator."""
+        return (
+            Place("dealer", DEALER, self.home),
+            *(Place("party", name, self.home) for name in self.party_names),
+            Place("coordinator", COORDINATOR, self.home),
+        )
+
+    @property
+    def profile(self) -> Path:
+        """The analyst's profile."""
+        return self.home / "profile.yaml"
+
+    @property
+    def running(self) -> tuple[Place, ...]:
+        """The services that run."""
+        return tuple(place for place in self.places if processes.pid_of(place) is not None)
+
+
+@dataclass(frozen=True)
+class Health:
+    """A service as found: state is serving, not serving, stopped, or unreachable with `problem`."""
+
+    role: str
+    name: str
+    address: str
+    pid: int | None
+    state: str
+    problem: str = ""
+
+
+def up(
+    home: str | Path, parties: int = 2, port: int | None = None, *, bound_to_us: bool = False
+) -> Network:
+    """Start everything and wait until it serves; data of an earlier time is kept.
+
+    `port`: the dealer's; parties and coordinator follow. Without it, free ones are chosen. Raises
+    Conflict if it is up already or a port is in use, InputError for a number of parties.
+    """
+    if not 2 <= parties <= MOST_PARTIES:
+        raise InputError(f"{parties} parties cannot compute.", hint=f"Choose 2 to {MOST_PARTIES}.")
+    network = Network(Path(home).resolve(), parties)
+    _check_before(network)
+    ports = _ports(network, port)
+    _write(network, ports)
+    started = []
+    try:
+        for place in network.places:
+            started.append(processes.start(place, bound_to_us=bound_to_us))
+        processes.wait_until_ready(network.places, started)
+        _check_health(network)
+    except BaseException:
+        processes.stop(network.places)
+        raise
+    return network
+
+
+def down(home: str | Path) -> dict[str, str]:
+    """Stop everything; returns what became of each service. Raises NotFound."""
+    return processes.stop(find(home).places)
+
+
+def find(home: str | Path) -> Network:
+    """The network in a directory. Raises NotFound if there is none."""
+    directory = Path(home).resolve()
+    try:
+        record = json.loads((directory / _NETWORK).read_text(encoding="utf-8"))
+        return Network(directory, int(record["parties"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise NotFound(
+            f"There is no local network in {home}.",
+            hint="`masque local up --dir D` makes one.",
+            directory=str(home),
+        ) from None
+
+
+def status(home: str | Path) -> list[Health]:
+    """Every service as it is now, asked over mutual TLS."""
+    network = find(home)
+    profile = load(network.profile)
+    return [_health(place, profile) for place in network.places]
+
+
+def _health(place: Place, profile: Profile) -> Health:
+    address = _addresses(profile)[place.name]
+    pid = processes.pid_of(place)
+    if pid is None:
+        said = processes.last_error(place)
+        return Health(place.role, place.name, address, None, "stopped", said)
+    who = Identity(profile.project, Role(place.role), place.name)
+    try:
+        serving = preflight.check(address, who, profile.credentials())
+    except MasqueError as error:
+        return Health(place.role, place.name, address, pid, "unreachable", error.message)
+    return Health(place.role, place.name, address, pid, "serving" if serving else "not serving")
+
+
+def _addresses(profile: Profile) -> dict[str, str]:
+    peers = [profile.coordinator, *profile.parties, *([profile.dealer] if profile.dealer else [])]
+    return {peer.name: peer.address for peer in peers}
+
+
+def _check_before(network: Network) -> None:
+    try:
+        known = find(network.home)
+    except NotFound:
+        return
+    if known.running:
+        names = ", ".join(place.name for place in known.running)
+        raise Conflict(
+            f"The local network in {network.home} is up already ({names}).",
+            hint=f"Stop it first: masque local down --dir {network.home}",
+            directory=str(network.home),
+        )
+    if known.parties != network.parties:
+        raise Conflict(
+            f"The local network in {network.home} has {known.parties} parties, not"
+            f" {network.parties}.",
+            hint="Use another directory, or remove it if its data is not needed any more.",
+            directory=str(network.home),
+        )
+
+
+def _check_health(network: Network) -> None:
+    for health in status(network.home):
+        if health.state != "serving":
+            raise MasqueError(
+                f"{health.role.capitalize()} {health.name!r} is {health.state}."
+                f" {health.problem}".rstrip(),
+                hint=f"See {network.home / 'logs' / health.name}.log.",
+                service=health.name,
+            )
+
+
+def _ports(network: Network, base: int | None) -> list[int]:
+    """A port a service, in the order of `places`. Raises Conflict naming one that is in use."""
+    if base is not None and not 1024 <= base <= 65535 - len(network.places):
+        raise InputError(f"{base} cannot be the first port.", hint="Choose 1024 to 65000.")
+    sockets, ports = [], []
+    try:
+        for index, place in enumerate(network.places):
+            probe = socket.socket()
+            sockets.append(probe)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            wanted = 0 if base is None else base + index
+            try:
+                probe.bind(("127.0.0.1", wanted))
+                probe.listen()  # binding alone does not notice a listener on the same address
+            except OSError:
+                raise Conflict(
+                    f"Port {wanted}, meant for {place.role} {place.name!r}, is in use by another"
+                    " program.",
+                    hint=f"Stop that program (find it with `ss -ltnp 'sport = :{wanted}'`) or"
+                    " choose another --port.",
+                    port=wanted,
+                ) from None
+            ports.append(probe.getsockname()[1])
+    finally:
+        for probe in sockets:
+            probe.close()
+    return ports
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def _write(network: Network, ports: Sequence[int]) -> None:
+    home = network.home
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        authority = _authority(home / "authority")
+        _client(network, authority)
+        for place in network.places:
+            identity = Identity(PROJECT, Role(place.role), place.name)
+            authority.issue(
+                identity, home / place.name / "certificates", lifetime=LIFETIME, replace=True
+            )
+        _configure(network, [f"127.0.0.1:{port}" for port in ports])
+        record = json.dumps({"parties": network.parties}) + "\n"
+        (home / _NETWORK).write_text(record, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{home} cannot be written: {error.strerror}.",
+            hint="Choose another --dir, or mend its permissions.",
+            directory=str(home),
+        ) from None
+
+
+def _authority(directory: Path) -> Authority:
+    if directory.exists():
+        return open_authority(directory)
+    return create_authority(directory, PROJECT)
+
+
+def _client(network: Network, authority: Authority) -> None:
+    """The analyst's certificate and key pair, kept from an earlier time; the public key to all."""
+    certificates = network.home / "client" / "certificates"
+    recipients = network.home / "client" / "recipients"
+    identity = Identity(PROJECT, Role.CLIENT, ANALYST)
+    public = recipients / f"{ANALYST}.recipient.pub"
+    if not public.exists():
+        authority.issue(identity, certificates, lifetime=LIFETIME, replace=True)
+        create_recipient(recipients, find_credentials(certificates, identity.stem), replace=True)
+    for name in network.party_names:
+        directory = network.home / name / "recipients"
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(public, directory / public.name)
+
+
+def _configure(network: Network, addresses: Sequence[str]) -> None:
+    dealer, *parties, coordinator = (
+        {"name": place.name, "address": address}
+        for place, address in zip(network.places, addresses, strict=True)
+    )
+    by_name = {party["name"]: party["address"] for party in parties}
+    special: dict[str, dict[str, Any]] = {
+        DEALER: {"coordinator": COORDINATOR},
+        COORDINATOR: {"store": "jobs.sqlite", "dealer": dealer, "parties": parties},
+    }
+    for place, address in zip(network.places, addresses, strict=True):
+        own = special.get(place.name) or {
+            "peers": {name: at for name, at in by_name.items() if name != place.name},
+            "dealer": dealer,
+            "coordinator": COORDINATOR,
+            "data": "data",
+            "recipients": "recipients",
+        }
+        _yaml(
+            place.config,
+            {
+                "name": place.name,
+                "project": PROJECT,
+                "listen": address,
+                "ready_file": str(place.ready),
+                "tls": {"directory": "certificates"},
+                **own,
+            },
+        )
+    profile = {
+        "project": PROJECT,
+        "name": ANALYST,
+        "tls": {"directory": "client/certificates"},
+        "coordinator": coordinator,
+        "dealer": dealer,
+        "parties": parties,
+        "recipients": "client/recipients",
+    }
+    _yaml(network.profile, profile)
+
+
+def _yaml(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
