@@ -7,14 +7,14 @@ and None for everything else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from masque.mpc import packing, prg
 from masque.mpc.correlations import LAWS, Deal
 from masque.mpc.graph import Block, Kind, Node
-from masque.mpc.machine import Machine, Value, Values, linear
+from masque.mpc.machine import Action, Machine, Value, Values, linear
 from masque.mpc.program import Call, Program, Ref
 from masque.mpc.types import Array, Bytes, Ring
 
@@ -27,6 +27,7 @@ class Dealer(Machine):
         assert len(seeds) == program.parties
         self._streams = [prg.Stream(seed) for seed in seeds]
         self._drawn: list[Bytes] = []
+        self._sums: dict[bool, Ring] = {}
         self._position = 0
         self._parts: list[list[bytes]] = []
         for name, register in program.registers.items():
@@ -49,22 +50,24 @@ class Dealer(Machine):
         assert position == self._position
         drawn = self.layout(call.block).drawn
         self._drawn = [stream.expand(position, drawn) for stream in self._streams]
+        self._sums.clear()
         self._parts = [[] for _ in self._streams]
         self.run(call)
         self._position += 1
-        self._drawn = []
+        self._drawn.clear()
+        self._sums.clear()
         return [b"".join(parts) for parts in self._parts]
 
     def _sum(self, deal: Deal, offset: int) -> Array:
         """The sum (or XOR) of what all parties draw for one array."""
-        arrays = (np.frombuffer(d, deal.dtype, deal.size, offset) for d in self._drawn)
-        total = next(arrays).copy()
-        for array in arrays:
-            if deal.xor:
-                total ^= array
-            else:
-                total += array
-        return total.reshape(deal.shape)
+        if deal.xor not in self._sums:
+            fold = np.bitwise_xor if deal.xor else np.add
+            words = [drawn.view(np.uint64) for drawn in self._drawn]
+            total = fold(words[0], words[1])
+            for word in words[2:]:
+                fold(total, word, out=total)
+            self._sums[deal.xor] = total
+        return np.ndarray(deal.shape, deal.dtype, self._sums[deal.xor], offset)
 
     def _deal_node(self, node: Node, values: Values, block: Block) -> Value:
         layout = self.layout(block)
@@ -80,19 +83,19 @@ class Dealer(Machine):
                 self._parts[receiver].append(packed.tobytes())
         return known
 
-    def _evaluate(
-        self, node: Node, values: Values, block: Block, arguments: Mapping[str, Array]
-    ) -> Value:
+    def action(self, node: Node, block: Block) -> Action | None:
+        """Deal what the node needs; follow masks and public arrays; nothing else is known here."""
         if node.op in LAWS:
-            return self._deal_node(node, values, block)
+            return lambda values, arguments: self._deal_node(node, values, block)
         if node.kind in (Kind.PUBLIC, Kind.MASKED):
-            return super()._evaluate(node, values, block, arguments)
+            return super().action(node, block)
         return None
 
     def open(self, nodes: Sequence[Node], values: Values, block: Block) -> None:
         """Nothing is opened here; what is opened is masked by what is dealt here."""
         for node in nodes:
-            values[node.id] = self._deal_node(node, values, block) if node.op in LAWS else None
+            if node.op in LAWS:
+                values[node.id] = self._deal_node(node, values, block)
 
     def linear(self, node: Node, secrets: Sequence[Value], public: Sequence[Array]) -> Value:
         """Masks follow their values through linear functions; public addends do not touch them."""

@@ -13,12 +13,14 @@ import numpy as np
 
 from masque.mpc import ring
 from masque.mpc.correlations import Layout
-from masque.mpc.graph import Block, Kind, Node
+from masque.mpc.graph import Block, Kind, Node, Step
 from masque.mpc.program import Call, Program, Ref
 from masque.mpc.types import Array, Ring
 
 Value = Any  # what an interpreter holds for a node
 Values = dict[int, Value]
+Action = Callable[[Values, Mapping[str, Array]], Value]
+Plan = tuple[Step, list[tuple[int, Action]]]
 
 
 def _key(params: Sequence[object]) -> tuple[Any, ...]:
@@ -81,7 +83,7 @@ class Machine:
         self.program = program
         self.registers: dict[str, Value] = {}
         self._layouts: dict[bytes, Layout] = {}
-        self._operations: dict[str, Callable[[Node, Values], Value]] = {}
+        self._plans: dict[bytes, list[Plan]] = {}
 
     def layout(self, block: Block) -> Layout:
         """Where the block's material lies, computed once a block."""
@@ -100,18 +102,17 @@ class Machine:
         values: Values = {}
         for name, node_id in block.inputs.items():
             values[node_id] = self._input(block.nodes[node_id], call, name)
-        for step in block.steps:
-            for node in step.local:
-                if node.op != "input":
-                    values[node.id] = self._evaluate(node, values, block, call.arguments)
+        for step, actions in self._plan(block):
+            for node_id, action in actions:
+                values[node_id] = action(values, call.arguments)
             if step.opened:
                 self.open(step.opened, values, block)
             for node_id in step.drop:
                 values.pop(node_id, None)
         for name in block.views:  # before the first register changes
-            values[block.outputs[name]] = self.copied(values[block.outputs[name]])
+            values[block.outputs[name]] = self.copied(values.get(block.outputs[name]))
         for name, node_id in block.outputs.items():
-            self.store(call.outputs[name], values[node_id])
+            self.store(call.outputs[name], values.get(node_id))
 
     def _input(self, node: Node, call: Call, name: str) -> Value:
         ref = call.inputs[name]
@@ -120,23 +121,34 @@ class Machine:
             return self.read_input(ref.name, ref.rows or slice(None), node)
         return self.load(ref)
 
-    def _evaluate(
-        self, node: Node, values: Values, block: Block, arguments: Mapping[str, Array]
-    ) -> Value:
+    def _plan(self, block: Block) -> list[Plan]:
+        """What to do for every node of a block, decided once a block."""
+        plan = self._plans.get(block.digest)
+        if plan is None:
+            plan = self._plans[block.digest] = []
+            for step in block.steps:
+                actions = ((n.id, self.action(n, block)) for n in step.local if n.op != "input")
+                plan.append((step, [(i, action) for i, action in actions if action]))
+        return plan
+
+    def action(self, node: Node, block: Block) -> Action | None:
+        """How this interpreter computes a local node; None if it holds nothing for it."""
         if node.op == "constant":
             index = node.params[0]
             assert isinstance(index, int)
-            return block.constants[index]
+            constant = block.constants[index]
+            return lambda values, arguments: constant
         if node.op == "argument":
-            return arguments[str(node.params[0])]
+            name = str(node.params[0])
+            return lambda values, arguments: arguments[name]
         if node.op in LINEAR:
-            secrets = [values[i] for i in node.args if block.nodes[i].kind is not Kind.PUBLIC]
-            public = [values[i] for i in node.args if block.nodes[i].kind is Kind.PUBLIC]
-            return self.linear(node, secrets, public)
-        operation = self._operations.get(node.op)
-        if operation is None:
-            operation = self._operations[node.op] = getattr(self, node.op)
-        return operation(node, values)
+            secret = [i for i in node.args if block.nodes[i].kind is not Kind.PUBLIC]
+            public = [i for i in node.args if block.nodes[i].kind is Kind.PUBLIC]
+            return lambda values, arguments: self.linear(
+                node, [values[i] for i in secret], [values[i] for i in public]
+            )
+        operation = getattr(self, node.op)
+        return lambda values, arguments: operation(node, values)
 
     def linear(self, node: Node, secrets: Sequence[Value], public: Sequence[Array]) -> Value:
         """A linear operation on what this interpreter holds."""
