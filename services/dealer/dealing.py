@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import structlog
+
 from masque.errors import Conflict, JobFailed, MasqueError, Unavailable
 from masque.jobs.bound import BoundJob
 from masque.mpc import prg
@@ -20,6 +22,8 @@ from masque.mpc.program import Program
 from masque.v1.dealer_pb2 import Material
 from masque.wire.material import pack, seed_message
 from services.dealer.outbox import Outbox
+
+_log = structlog.get_logger("masque.dealer")
 
 Randomness = Callable[[int], bytes]
 Ended = Callable[[MasqueError | None], None]
@@ -153,8 +157,14 @@ class Dealing:
         except MasqueError as error:
             self.fail(error)
         except Exception as error:
-            self.fail(MasqueError("the dealer failed on its own account.", hint="See its log."))
-            raise error
+            incident = secrets.token_hex(4)
+            _log.error("incident", incident=incident, job=self._job.job_id, exc_info=error)
+            self.fail(
+                MasqueError(
+                    f"the dealer failed on its own account (incident {incident}).",
+                    hint="Its log has the reason under that number.",
+                )
+            )
 
     def _await_parties(self) -> None:
         wanted = set(self._job.parties)
