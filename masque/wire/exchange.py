@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import grpc
 
@@ -29,8 +28,9 @@ from masque.errors import JobFailed, MasqueError, ProtocolError, Unavailable
 from masque.wire.binding import Binding
 from masque.wire.failures import translate
 from masque.wire.frames import Assembly, Buffer, check_greeting, chunks_of, frame
-from masque.wire.hub import Hub, Registration
-from masque.wire.streams import METHOD, Outgoing
+from masque.wire.hub import Hub
+from masque.wire.links import Link, Traffic
+from masque.wire.registration import Registration
 
 PATIENCE = 60.0
 OPENING = 30.0
@@ -38,49 +38,6 @@ LIFETIME = 24 * 3600.0
 _RETRY = 0.2
 _DEAF = 2.0
 """Seconds to learn why a peer stopped listening before that itself is the error."""
-
-
-@dataclass
-class Traffic:
-    """Payload bytes to and from one peer, and seconds spent waiting for it. No frame headers."""
-
-    sent: int = 0
-    received: int = 0
-    waited: float = 0.0
-
-
-@dataclass
-class _Link:
-    """Both streams of one pair: `outgoing` in our server, `call` to theirs."""
-
-    peer: str
-    channel: grpc.Channel
-    traffic: Traffic = field(default_factory=Traffic)
-    outgoing: Outgoing | None = None
-    call: Any = None
-    deaf: bool = False
-    expired: bool = False
-
-    def dial(self, binding: Binding, lifetime: float) -> None:
-        stub = self.channel.unary_stream(METHOD, None, None)
-        self.expired = False
-        self.call = stub(b"", metadata=binding.claim(self.peer), timeout=lifetime)
-
-    def send(self, message: bytes) -> None:
-        assert self.outgoing is not None, "an open exchange has all its streams"
-        if not self.outgoing.send(message):
-            self.deaf = True
-
-    def receive(self) -> bytes:
-        message: bytes = next(self.call)
-        return message
-
-    def break_off(self) -> None:
-        """Wake whoever waits in `send` or `receive`."""
-        if self.call is not None:
-            self.call.cancel()
-        if self.outgoing is not None:
-            self.outgoing.cancel()
 
 
 class PeerExchange:
@@ -105,12 +62,12 @@ class PeerExchange:
         assert set(channels) == set(binding.others), "one channel for every other party"
         self._hub, self._binding = hub, binding
         self._patience, self._opening, self._lifetime = patience, opening, lifetime
-        self._links = [_Link(name, channels[name]) for name in binding.others]
+        self._links = [Link(name, channels[name]) for name in binding.others]
         self._registration: Registration | None = None
         self._ending = threading.Lock()
         self._error: MasqueError | None = None
         self._over = threading.Event()
-        self._awaited: tuple[_Link, float] | None = None
+        self._awaited: tuple[Callable[[], None], float] | None = None
         self.rounds = 0
         """Swaps finished so far."""
 
@@ -173,8 +130,7 @@ class PeerExchange:
         a `JobFailed` of this party. Does nothing if the exchange is over.
         """
         if isinstance(reason, str):
-            name = self._binding.name
-            reason = JobFailed(reason, party=name, reporter=name, job=self._binding.job)
+            reason = JobFailed(reason, party=self._binding.name, job=self._binding.job)
         self._end(reason, told=self._notice(reason))
 
     def close(self) -> None:
@@ -202,7 +158,7 @@ class PeerExchange:
         for chunk in range(chunks_of(size)):
             message = frame(self.rounds, payload, chunk)
             for link in self._links:
-                self._awaited = (link, time.monotonic() + self._patience)
+                self._awaited = (link.stop_sending, time.monotonic() + self._patience)
                 link.send(message)
             for link, part in zip(self._links, parts, strict=True):
                 part.add(self._receive(link))
@@ -212,26 +168,27 @@ class PeerExchange:
             link.traffic.received += size
         return [part.payload() for part in parts]
 
-    def _receive(self, link: _Link) -> bytes:
+    def _receive(self, link: Link) -> bytes:
         start = time.monotonic()
-        self._awaited = (link, start + (_DEAF if link.deaf else self._patience))
+        patience = _DEAF if link.deaf else self._patience
+        self._awaited = (link.stop_receiving, start + patience)
         try:
             message = link.receive()
+            while link.deaf:  # it has left: the end of its stream says why
+                link.receive()
         except StopIteration:
             raise self._ended_early(link) from None
         except grpc.RpcError as error:
             raise self._explain(link, error) from None
         link.traffic.waited += time.monotonic() - start
-        if link.deaf:
-            raise self._located(Unavailable(f"Party {link.peer!r} stopped listening."), link)
         return message
 
-    def _connect(self, link: _Link, until: float) -> None:
+    def _connect(self, link: Link, until: float) -> None:
         while True:
-            self._awaited = (link, until)
             link.dial(self._binding, self._lifetime)
+            self._awaited = (link.stop_receiving, until)
             if self._over.is_set():
-                link.break_off()
+                link.hang_up()
             try:
                 check_greeting(link.receive(), link.peer)
             except StopIteration:
@@ -249,11 +206,10 @@ class PeerExchange:
         while not self._over.wait(min(0.25, self._patience / 4)):
             awaited = self._awaited
             if awaited is not None and time.monotonic() > awaited[1]:
-                link = awaited[0]
-                link.expired = True
-                link.break_off()
+                self._awaited = None
+                awaited[0]()
 
-    def _explain(self, link: _Link, error: grpc.RpcError) -> MasqueError:
+    def _explain(self, link: Link, error: grpc.RpcError) -> MasqueError:
         if self._error is not None:
             return self._error
         if link.expired and link.deaf:
@@ -272,7 +228,7 @@ class PeerExchange:
             return found
         return self._located(found, link)
 
-    def _located(self, error: MasqueError, link: _Link) -> MasqueError:
+    def _located(self, error: MasqueError, link: Link) -> MasqueError:
         """`error` with the peer, the job and the swap in its text and fields."""
         stage = "opening" if link.outgoing is None else f"swap {self.rounds}"
         error.message = f"{error.message} (Job {self._binding.job!r}, {stage}.)"
@@ -281,7 +237,7 @@ class PeerExchange:
         error.where = {**where, **error.where}
         return error
 
-    def _ended_early(self, link: _Link) -> MasqueError:
+    def _ended_early(self, link: Link) -> MasqueError:
         ended = ProtocolError(
             f"Party {link.peer!r} ended its exchange while more was due.",
             hint="Run the same version of Masque at both parties.",
@@ -333,5 +289,4 @@ class PeerExchange:
         if self._registration is not None:
             self._registration.close(told)
         for link in self._links:
-            if link.call is not None:
-                link.call.cancel()
+            link.hang_up()

@@ -10,6 +10,7 @@ party of the job calls `Exchange` once and claims what it is about to run (`masq
     of the same, but spec, program or parties differ  refuses, and fails the registration: Refused
     of the same, from a party that is not of the job  refuses: IdentityError
     the second one of the same sender                 refuses: Conflict
+    of an attempt that failed                         refuses with the reason of the failure
     of an attempt that is over or was overtaken       refuses: Refused
     of an attempt that nobody registered yet          lets it wait `patience` seconds: NotFound
 
@@ -19,7 +20,6 @@ Nothing here grows without bound: streams that wait, and jobs that are remembere
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -28,9 +28,9 @@ import structlog
 
 from masque.errors import Conflict, IdentityError, MasqueError, NotFound, Refused, Unavailable
 from masque.wire.authorise import caller
-from masque.wire.binding import Binding, Claim, check_claim, read_claim
-from masque.wire.frames import GREETING
+from masque.wire.binding import Binding, Claim, read_claim
 from masque.wire.identity import Role
+from masque.wire.registration import Registration
 from masque.wire.streams import ExchangeHandler, Outgoing
 
 Caller = Callable[[grpc.ServicerContext], str]
@@ -50,80 +50,6 @@ def calling_party(context: grpc.ServicerContext) -> str:
     return who.name
 
 
-class Registration:
-    """One attempt of a job at this party, and the streams to its peers as they come in."""
-
-    def __init__(
-        self, hub: Hub, binding: Binding, on_error: Callable[[MasqueError], None] | None
-    ) -> None:
-        self.binding = binding
-        self._hub = hub
-        self._on_error = on_error
-        self._change = threading.Condition()
-        self._taken: set[str] = set()
-        self._streams: dict[str, Outgoing] = {}
-        self._error: MasqueError | None = None
-
-    def wait(self, until: float) -> dict[str, Outgoing]:
-        """The streams by peer, once all are in; `until` is a moment of `time.monotonic`.
-
-        Raises what made a stream of this attempt unacceptable, or `Unavailable`, which names the
-        parties that never called.
-        """
-        others = self.binding.others
-        with self._change:
-            while self._error is None and len(self._streams) < len(others):
-                if not self._change.wait(max(0.0, until - time.monotonic())):
-                    break
-            if self._error is not None:
-                raise self._error
-            missing = [name for name in others if name not in self._streams]
-            if missing:
-                raise _missing(self.binding, missing)
-            return dict(self._streams)
-
-    def adopt(self, claim: Claim, outgoing: Outgoing) -> None:
-        """Accept the stream, or raise why not."""
-        try:
-            check_claim(claim, self.binding)
-        except Refused as error:
-            self.fail(error)
-            raise
-        with self._change:
-            if claim.sender in self._taken:
-                raise Conflict(
-                    f"Party {claim.sender!r} listens to job {claim.job!r} already.",
-                    hint="Only a new attempt of the job may connect again.",
-                    party=claim.sender,
-                    job=claim.job,
-                )
-            self._taken.add(claim.sender)
-        outgoing.send(GREETING)
-        with self._change:
-            self._streams[claim.sender] = outgoing
-            self._change.notify_all()
-
-    def fail(self, error: MasqueError) -> None:
-        """Let `wait` raise `error`, and tell the owner."""
-        with self._change:
-            if self._error is not None:
-                return
-            self._error = error
-            self._change.notify_all()
-        if self._on_error is not None:
-            self._on_error(error)
-
-    def close(self, error: MasqueError | None = None) -> None:
-        """End the streams, telling the peers why; the attempt can never be registered again."""
-        self._hub.forget(self)
-        with self._change:
-            self._error = self._error or error or Refused("The exchange was closed.")
-            streams = list(self._streams.values())
-            self._change.notify_all()
-        for outgoing in streams:
-            outgoing.finish(error)
-
-
 class Hub:
     """All exchanges of the party called `name`, behind the one method `Exchange`."""
 
@@ -141,7 +67,7 @@ class Hub:
         self._patience = patience
         self._lock = threading.Lock()
         self._open: dict[str, Registration] = {}
-        self._latest: OrderedDict[str, int] = OrderedDict()
+        self._latest: OrderedDict[str, tuple[int, MasqueError | None]] = OrderedDict()
         self._waiting: dict[tuple[str, int, str], tuple[Claim, Outgoing, threading.Timer]] = {}
         self._closed = False
 
@@ -158,7 +84,7 @@ class Hub:
         is still open: material is dealt for one attempt and never used in two.
         """
         assert binding.name == self.name, "a hub serves one party"
-        registration = Registration(self, binding, on_error)
+        registration = Registration(binding, self.forget, on_error)
         with self._lock:
             self._check_new(binding)
             self._open[binding.job] = registration
@@ -182,11 +108,13 @@ class Hub:
             _log.warning("stream refused", error=type(error).__name__, text=str(error))
             raise
 
-    def forget(self, registration: Registration) -> None:
-        """Take an attempt out of the table; its number stays used."""
+    def forget(self, registration: Registration, error: MasqueError | None) -> None:
+        """Take an attempt out of the table; its number stays used, and why it ended is told."""
+        job, attempt = registration.binding.job, registration.binding.attempt
         with self._lock:
-            if self._open.get(registration.binding.job) is registration:
-                del self._open[registration.binding.job]
+            if self._open.get(job) is registration:
+                del self._open[job]
+                self._latest[job] = (attempt, error)
 
     def close(self) -> None:
         """Refuse everything from now on, and end what is open."""
@@ -229,8 +157,11 @@ class Hub:
             registration = self._open.get(claim.job)
             if registration is not None and registration.binding.attempt == claim.attempt:
                 return registration
-            if claim.attempt <= self._latest.get(claim.job, -1):
-                raise _stale(self.name, claim, self._latest[claim.job])
+            latest, reason = self._latest.get(claim.job, (-1, None))
+            if claim.attempt == latest and reason is not None:
+                raise reason
+            if claim.attempt <= latest:
+                raise _stale(self.name, claim, latest)
             earlier = self._waiting.get(key)
             if earlier is not None and earlier[1].alive:
                 raise Conflict(
@@ -275,7 +206,7 @@ class Hub:
             raise Conflict(
                 f"Another attempt of {known} still runs.", hint="Abort it first.", job=binding.job
             )
-        latest = self._latest.get(binding.job, -1)
+        latest, _ = self._latest.get(binding.job, (-1, None))
         if binding.attempt <= latest:
             raise Conflict(
                 f"Attempt {binding.attempt} of {known} was used already.",
@@ -284,21 +215,10 @@ class Hub:
             )
 
     def _remember(self, binding: Binding) -> None:
-        self._latest[binding.job] = binding.attempt
+        self._latest[binding.job] = (binding.attempt, None)
         self._latest.move_to_end(binding.job)
         while len(self._latest) > _REMEMBERED:
             self._latest.popitem(last=False)
-
-
-def _missing(binding: Binding, missing: list[str]) -> Unavailable:
-    names = " and ".join(repr(name) for name in missing)
-    return Unavailable(
-        f"Party {names} did not open its exchange of job {binding.job!r} with party "
-        f"{binding.name!r} in time.",
-        hint="Check that it runs, that it was given the job, and that it can reach this party.",
-        party=missing[0],
-        job=binding.job,
-    )
 
 
 def _stale(name: str, claim: Claim, latest: int) -> Refused:

@@ -6,9 +6,9 @@ waking those threads is most of its time. Here the waiting thread polls its own 
 two cores with mutual TLS (`benchmarks/latency.py`): five or six wakings a swap become three, a swap
 of 1 KiB takes three quarters of the time, one of 1 MiB two thirds.
 
-gRPC reads these settings once, when it is imported: `masque.wire` imports this module before it. A variable that is
-set already is left alone, so that an operator can choose otherwise; everything then still works,
-only slower. The module must not import gRPC itself.
+gRPC reads these settings once, when it is imported: `masque.wire` imports this module first. A
+variable that is set already is left alone, so that an operator can choose otherwise; everything
+then still works, only slower. The module must not import gRPC itself.
 """
 
 from __future__ import annotations

@@ -137,17 +137,22 @@ class QueuedOutgoing(Outgoing):
         super().__init__(context)
         self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUE)
         self._left = threading.Event()
+        self._ending = threading.Lock()
+        self._over = False
         self._error: MasqueError | None = None
         if not context.add_callback(self._leave):
             self._leave()
 
     def send(self, message: bytes) -> bool:
         """See `Outgoing.send`."""
-        return self._put(message, None)
+        return not self._over and self._put(message, None)
 
     def finish(self, error: MasqueError | None = None) -> None:
         """See `Outgoing.finish`."""
-        self._error = error
+        with self._ending:
+            if self._over:
+                return
+            self._over, self._error = True, error
         if not self._put(None, _FINISH_PATIENCE):
             self.cancel()
 
