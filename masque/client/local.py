@@ -16,7 +16,7 @@ import datetime as dt
 import json
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,11 +86,17 @@ class Health:
 
 
 def up(
-    home: str | Path, parties: int = 2, port: int | None = None, *, bound_to_us: bool = False
+    home: str | Path,
+    parties: int = 2,
+    port: int | None = None,
+    *,
+    bound_to_us: bool = False,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Network:
     """Start everything and wait until it serves; data of an earlier time is kept.
 
-    `port`: the dealer's; parties and coordinator follow. Without it, free ones are chosen. Raises
+    `port`: the dealer's; parties and coordinator follow. Without it, free ones are chosen.
+    `bound_to_us`: the services end with this process. `meanwhile` runs while they start. Raises
     Conflict if it is up already or a port is in use, InputError for a number of parties.
     """
     if not 2 <= parties <= MOST_PARTIES:
@@ -103,6 +109,8 @@ def up(
     try:
         for place in network.places:
             started.append(processes.start(place, bound_to_us=bound_to_us))
+        if meanwhile is not None:
+            meanwhile()
         processes.wait_until_ready(network.places, started)
         _check_health(network)
     except BaseException:
