@@ -41,6 +41,9 @@ class Bit:
     def __bool__(self) -> NoReturn:
         raise TypeError("a secret Bit has no value here: use functions.where")
 
+    def __iter__(self) -> NoReturn:
+        raise TypeError("secret bits cannot be looked at one by one: use functions.where")
+
     def flag(self) -> int:
         """The node of beta = b xor m, opened."""
         if self._flag is None:
@@ -71,6 +74,8 @@ class Bit:
 
     def __getitem__(self, index: int) -> Bit:
         """The bits of one place along the first axis."""
+        if not 0 <= index < self.shape[0]:
+            raise IndexError(f"no place {index} among {self.shape[0]}")
         shape = self.shape[1:]
         node = self.graph.add("index", (self.node,), Kind.BITS, shape, (index,))
         return Bit(self.graph, node, shape)
