@@ -5,7 +5,7 @@ order; a panel of b stays in the first cache and a block of a in the second. For
 packing b costs more than it gains: its rows are then read in place.
 
 For `masque.mpc.ring` to inline. What numba has cached on disk does not notice changes in this
-file: run `python -m masque.mpc.warm --fresh` after one.
+file: run `python -m masque.mpc.warm` after one.
 
 Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
 """

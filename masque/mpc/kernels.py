@@ -10,7 +10,7 @@ until the end: two multiplications and two additions for every four products (`S
 Machines with AVX-512DQ multiply 64-bit words outright.
 
 These are numba intrinsics, for `masque.mpc.ring` to inline. What numba has cached on disk does not
-notice changes in this file: run `python -m masque.mpc.warm --fresh` after one.
+notice changes in this file: run `python -m masque.mpc.warm` after one.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
 To be run when Masque is installed, so that no service compiles at its first job. The cache is
 kept beside the modules (or where NUMBA_CACHE_DIR says) and is valid for this kind of processor.
-`--fresh` discards what is there first, for after a change in a file that others inline.
+
+numba notices by itself when the file of a kernel has changed, but not when a file has whose code
+was inlined into it; what is older than one of those (`INLINED`) is discarded here first.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 import time
@@ -16,6 +17,9 @@ from pathlib import Path
 
 MODULES = ("masque.mpc.packing", "masque.mpc.ring", "masque.mpc.comparison", "masque.mpc.trig")
 """The modules with kernels; each has a function `warm()`."""
+
+INLINED = ("kernels.py", "blocks.py")
+"""The files beside this one whose code ends up in the kernels of others."""
 
 
 def warm(modules: Sequence[str] = MODULES) -> Iterator[tuple[str, float]]:
@@ -26,21 +30,24 @@ def warm(modules: Sequence[str] = MODULES) -> Iterator[tuple[str, float]]:
         yield name, time.perf_counter() - start
 
 
-def discard(package: Path) -> int:
-    """Delete numba's cache files beside the modules of `package`; how many there were."""
-    files = [file for ending in ("nbi", "nbc") for file in package.rglob(f"__pycache__/*.{ending}")]
-    for file in files:
+def discard_stale(folder: Path) -> int:
+    """Delete what numba cached for the modules in `folder` before an inlined file changed.
+
+    Returns how many files that were. Looks in the default place of the cache only.
+    """
+    changed = max((folder / name).stat().st_mtime for name in INLINED)
+    cache = folder / "__pycache__"
+    stale = [file for file in cache.glob("*.nb[ic]") if file.stat().st_mtime < changed]
+    for file in stale:
         file.unlink(missing_ok=True)
-    return len(files)
+    return len(stale)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """The command; prints one line for each module. Exit code 0."""
-    parser = argparse.ArgumentParser(prog="python -m masque.mpc.warm", description=__doc__)
-    parser.add_argument("--fresh", action="store_true", help="discard cached kernels first")
-    if parser.parse_args(arguments).fresh:
-        count = discard(Path(__file__).parents[1])
-        sys.stdout.write(f"discarded {count} cached files\n")
+    count = discard_stale(Path(__file__).parent)
+    if count:
+        sys.stdout.write(f"discarded {count} cached files from before a change\n")
     for name, seconds in warm():
         sys.stdout.write(f"{name:<24} {seconds:6.1f} s\n")
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,22 @@ def test_kernels_are_compiled_when_imported_and_never_again(kernel: Any) -> None
 
 
 def test_warming_says_what_it_warmed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert warm.main([]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    assert warm.main() == 0
+    lines = [x for x in capsys.readouterr().out.splitlines() if not x.startswith("discarded")]
     assert [line.split()[0] for line in lines] == list(warm.MODULES)
     assert all(line.endswith(" s") for line in lines)
 
 
-def test_discarding_takes_cached_kernels_only(tmp_path: Path) -> None:
-    cache = tmp_path / "inner" / "__pycache__"
-    cache.mkdir(parents=True)
-    for name in ("a.nbi", "a.1.nbc", "a.cpython-311.pyc", "a.txt"):
+def test_what_was_cached_before_an_inlined_file_changed_is_discarded(tmp_path: Path) -> None:
+    cache = tmp_path / "__pycache__"
+    cache.mkdir()
+    ages = {"old.nbi": 1, "old.1.nbc": 1, "old.cpython-311.pyc": 1, "new.nbi": 3, "new.1.nbc": 3}
+    for name, age in ages.items():
         (cache / name).touch()
-    (tmp_path / "outside.nbi").touch()
-    assert warm.discard(tmp_path) == 2
-    left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
-    assert left == ["a.cpython-311.pyc", "a.txt", "outside.nbi"]
+        os.utime(cache / name, (age, age))
+    for name in warm.INLINED:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (2, 2))
+    assert warm.discard_stale(tmp_path) == 2
+    left = sorted(path.name for path in cache.iterdir())
+    assert left == ["new.1.nbc", "new.nbi", "old.cpython-311.pyc"]
