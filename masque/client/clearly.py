@@ -53,7 +53,7 @@ def in_the_clear(
     pooled = np.concatenate([x for x, _ in parts])
     labels = np.concatenate([found for _, found in parts if found is not None])
     task = task_of(bound)
-    train, held = rows.training(task), rows.holdout(task)
+    held, _, train = rows.split(task)
     estimator = _estimator(bound, len(train))
     estimator.fit(pooled[train], labels[train])
 

@@ -16,7 +16,7 @@ import masque
 from masque.client import lifeline
 from masque.errors import Conflict, MasqueError, Unavailable
 
-STARTING = 60.0
+STARTING = 180.0
 STOPPING = 12.0
 """Seconds a service may take to end after it was told to; then it is killed."""
 
