@@ -112,6 +112,7 @@ class Village:
 
     def __post_init__(self) -> None:
         self.authority = create_authority(self.root / "authority", PROJECT)
+        self.credentials("coordinator", COORDINATOR)
         analyst = self.credentials("client", "analyst")
         self.recipient = create_recipient(self.root / "recipients", analyst)
         ports = free_ports(len(self.names) + 1)
