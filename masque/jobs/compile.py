@@ -37,7 +37,7 @@ def task_of(job: BoundJob) -> Task:
         kind=KINDS[spec.model.kind],
         tables=tuple(_table(table, label.name) for table in job.tables),
         stacked=spec.data.partition == "rows",
-        feature_bound=max(feature.bound for feature in job.features),
+        feature_bounds=tuple(feature.bound for feature in job.features),
         training_rows=split.training,
         validation_rows=split.validation,
         holdout_rows=split.holdout,

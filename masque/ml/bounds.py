@@ -1,77 +1,130 @@
 """Bounds and scales: what makes every intermediate value of a training job provably fit the ring.
 
-Nothing here looks at data. From the declared ranges and the weight bound follow the largest
-possible score, gradient and step; from these the scales, as fine as the ring allows.
+Nothing here looks at data. From the declared ranges and the bound W on weights follow the largest
+possible score, gradient and step, and from these the scales: as fine as the ring allows.
+
+*Rows.* An encoded feature is at most the bound of its column. Standardised over N rows, a column x
+has sum_i x_i^2 <= N, hence |x_i| <= sqrt(N), and over any batch of B of these rows sum |x_i| <=
+sqrt(B N) (Cauchy and Schwarz). A held-out row can be further out: |x| <= 2 / least deviation.
+
+*Steps.* The change of a step is at most c = p + q |w|, p from the residuals and q from L2 (and,
+for linear regression, from scores); where that may exceed W, it is limited to W. A velocity is at
+most S = c / (1 - momentum), by induction. Weights are limited to W before every k-th step and gain
+at most S in each, so they stay within W + k S; k is the largest with k S <= W, or 1.
+
+`masque.ml.descent` asserts the induction on the bounds that tracing finds for the very block that
+is run, roundings included.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor, log2, sqrt
+from math import floor, inf, log2, sqrt
 
 from masque.errors import RangeError
+from masque.ml import rows
 from masque.ml.task import Task
 
 FEATURE_SCALE = 16  # fraction bits of the design matrix
 DATA_SCALE = 24  # of data sets and labels
 WEIGHT_SCALE = 24  # of weights and velocity, at most
-SPREAD_SCALE = 36  # of variances, at most
-LEAST_VARIANCE = 2.0**-20  # of an encoded feature; one that varies less is scaled as if it did
-BITS = 61  # that a magnitude may take
+ERROR_SCALE = 36  # of residuals, at most
+LEAST_SCALE = 8  # of anything: below it a job is refused
+LEAST_VARIANCE = 2.0**-20  # of a column in its unit; one that varies less is scaled as if it did
+ENCODED = 1 + 2.0**-20  # times its bound: the largest that a number is once it is encoded
+ERROR = 1.01  # largest residual of a probability
+ROUNDING = 2.0**-5  # what roundings at LEAST_SCALE add to the change of a step
+MARGIN = 1.02  # what roundings add to a standardised value (masque.ml.preprocess)
+BITS = 61.99  # that a magnitude may take
 
 
-def room(magnitude: float, scale: int, most: int) -> int:
-    """Fraction bits left for a factor so that magnitude at scale + bits stays in the ring."""
+def room(magnitude: float, scale: int, most: int, what: str = "a sum", field: str = "") -> int:
+    """Fraction bits left for a factor so that magnitude at scale + bits stays in the ring.
+
+    Errors: RangeError if they are fewer than 8, naming `what` grew too large and the job's field.
+    """
     bits = min(most, floor(BITS - scale - log2(max(magnitude, 1.0))))
-    if bits < 8:
+    if bits < LEAST_SCALE:
         raise RangeError(
-            f"a value of this job could reach {magnitude:.3g}, which leaves the ring.",
-            hint="Use a smaller weight bound, learning rate or batch, or tighter column ranges.",
+            f"{what} of this job could reach {magnitude:.3g}, which leaves the ring.",
+            hint=f"Lower {field or 'model.weight_bound'}, or give columns smaller ranges.",
+            field=field or "model.weight_bound",
         )
     return bits
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`feature`: of a training row; `any_feature`: of any row; `error`: of a residual.
+    """Magnitudes: nothing is ever larger. Scales: fraction bits.
 
-    `step`: of one velocity; `weight`: of a weight before it is limited. Scales in bits.
+    `feature`: of a row that is not held out, `held_out`: of one that is; `batch_root`: the root of
+    N, see `row_sum`. `error`: of a residual. `change`: that a step may make without being limited.
+    `step`: of a velocity. `weight`: of a weight at any time, being limited every `period` steps.
     """
 
     feature: float
-    any_feature: float
+    held_out: float
+    batch_root: float
     error: float
+    change: float
     step: float
+    period: int
     weight: float
     weight_scale: int
     error_scale: int
-    limited: bool
+
+    def gradient(self, batch: int) -> float:
+        """Of a sum of residuals times features over a batch."""
+        return self.error * row_sum(batch, self.feature, self.batch_root)
+
+
+def row_sum(batch: int, feature: float, batch_root: float) -> float:
+    """Of the sum of |x| of a column over a batch."""
+    return min(batch * feature, sqrt(batch) * batch_root)
 
 
 def bounds(task: Task) -> Bounds:
-    """The bounds of a task. Errors: RangeError if no scale fits."""
-    feature, any_feature = task.feature_bound, task.feature_bound
-    if task.standardize:
-        any_feature = 2 * task.feature_bound / sqrt(LEAST_VARIANCE) * 1.01
-        feature = min(any_feature, sqrt(task.rows - task.holdout_rows) * 1.02)
-    feature, any_feature = max(feature, 1.0), max(any_feature, 1.0)
-    step, limited = _step(task, feature)
-    weight = task.weight_bound + step
+    """The bounds of a task. Errors: RangeError if no scale fits, naming the field to change."""
+    feature, held_out, root = _features(task)
+    change, step, period = _steps(task, feature, root)
+    weight = task.weight_bound + period * step
     score = task.columns * feature * weight
-    weight_scale = room(score, FEATURE_SCALE, WEIGHT_SCALE)
-    error = 1.01 if task.kind != "linear" else score + 1.01
-    batch = min(task.batch_size, task.training_rows)
-    error_scale = room(batch * feature * error, FEATURE_SCALE, 36)
-    return Bounds(feature, any_feature, error, step, weight, weight_scale, error_scale, limited)
+    weight_scale = room(score, FEATURE_SCALE, WEIGHT_SCALE, "a score", "model.weight_bound")
+    error = score + ERROR if task.kind == "linear" else ERROR
+    largest = error * row_sum(max(rows.batch_sizes(task)), feature, root)
+    field = "training.batch_size"
+    error_scale = room(largest, FEATURE_SCALE, ERROR_SCALE, "a gradient", field)
+    return Bounds(
+        feature, held_out, root, error, change, step, period, weight, weight_scale, error_scale
+    )
 
 
-def _step(task: Task, feature: float) -> tuple[float, bool]:
-    """Largest velocity, and whether every step must be limited to the weight bound for it."""
-    rate, kept = max(task.learning_rates), 1.0 - task.momentum
-    if task.kind != "linear":
-        shrink = kept - rate * task.l2
-        if shrink > 0:
-            step = rate * (1.01 * feature + task.l2 * task.weight_bound) / shrink
-            if step <= task.weight_bound:
-                return step, False
-    return task.weight_bound / kept * 1.01, True
+def _features(task: Task) -> tuple[float, float, float]:
+    """(of a row that is not held out, of one that is, root of N); the intercept's column is 1."""
+    if task.standardize:
+        root = sqrt(task.measured_rows) * MARGIN
+        furthest = 2 / sqrt(LEAST_VARIANCE) * MARGIN
+        return min(root, furthest), furthest, root
+    feature = max(1.0, *task.feature_bounds) * ENCODED + 2.0 ** (1 - FEATURE_SCALE)
+    return feature, feature, inf
+
+
+def _steps(task: Task, feature: float, root: float) -> tuple[float, float, int]:
+    """(change, step, period); see the module docstring and `Bounds`."""
+    limit, rate = task.weight_bound, max(task.learning_rates)
+    kept = 1.0 - task.momentum - 2.0**-23  # of which 24 bits are used
+    if kept <= 0:
+        raise RangeError(
+            f"with a momentum of {task.momentum} a velocity has no bound.",
+            hint="Lower training.optimizer.momentum.",
+            field="training.optimizer.momentum",
+        )
+    mean = max(row_sum(size, feature, root) / size for size in rows.batch_sizes(task))
+    growth = task.columns * feature * mean if task.kind == "linear" else 0.0
+    p, q = 1.001 * rate * ERROR * mean + 2 * ROUNDING, 1.001 * rate * (growth + task.l2)
+    step = (p + 2 * q * limit) / kept
+    if step <= limit:
+        return step * kept - ROUNDING, step, floor(limit / step)
+    free = (p + q * limit) / (kept - q) if q < kept else inf
+    step = min(free, (limit + 2 * ROUNDING) / kept)
+    return step * kept - ROUNDING, step, 1

@@ -1,95 +1,146 @@
-"""One step of stochastic gradient descent with momentum and L2, on Secret.
+"""Stochastic gradient descent with momentum and L2, on Secret.
 
     error    = prediction(X w) - y
-    gradient = X^T error / batch + l2 w          (the intercept is not shrunk)
-    velocity = momentum velocity - rate gradient
-    w        = limit(w) + velocity
+    change   = rate (X^T error / batch + l2 w)      (the intercept is not shrunk)
+    velocity = momentum velocity - change
+    w        = w + velocity
 
-Every factor is applied in the opening of a truncation, so the last line costs nothing. `limit`
-keeps weights within the bound that makes the whole job fit the ring; it acts only on a job that
-diverges. Its comparison runs beside the forward pass and costs no round.
+Every public factor is applied within the opening of a truncation, so the last three lines cost one
+round. For the proof that everything fits the ring, `change` and `w` are limited to the weight
+bound where `masque.ml.bounds` says so: `w` every so many steps, beside the forward pass, without a
+round of its own; `change` only where a single step could exceed the bound, for two or three. In a
+job that does not diverge neither ever acts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, log2
 
 import numpy as np
 
-from masque.ml import models
+from masque.ml import models, rows
 from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, Bounds
 from masque.ml.task import Task
 from masque.mpc.functions import clip
-from masque.mpc.graph import Block
-from masque.mpc.secret import Public, Secret, constant, public_array
+from masque.mpc.graph import Block, Kind
+from masque.mpc.program import Call, Ref, Register
+from masque.mpc.secret import Public, Secret, product, public_array
 from masque.mpc.trace import Trace
-from masque.mpc.types import Array
+from masque.mpc.types import Array, Shape
 
-RATE_BITS = 24
+FACTOR_BITS = 23
+LONGEST_SHIFT = 61
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """A public factor that changes between calls: its scale is fixed by its largest value."""
+class Factor:
+    """A public factor that changes between calls, with a scale that holds its largest value.
 
+    23 significant bits, or fewer where the truncation has no room: then the factor's rounding moves
+    the product by one more ulp at most.
+    """
+
+    name: str
     largest: float
+    scale: int
+    shape: Shape
 
-    @property
-    def scale(self) -> int:
-        """Fraction bits."""
-        return min(50, RATE_BITS - 1 - ceil(log2(self.largest)))
+    @classmethod
+    def of(cls, name: str, largest: float, x: Secret, scale: int, shape: Shape = ()) -> Factor:
+        """A factor for x.scaled(factor, scale)."""
+        bits = FACTOR_BITS - ceil(log2(largest))
+        return cls(name, largest, min(bits, LONGEST_SHIFT - (x.scale - scale)), shape)
 
-    def argument(self, trace: Trace, name: str) -> Public:
+    def argument(self, trace: Trace) -> Public:
         """The factor inside a block."""
-        return trace.argument(name, (), self.scale, self.largest * 1.001)
-
-    def value(self, factor: float) -> Array:
-        """The factor of one call."""
-        return public_array(factor, self.scale)
+        bound = self.largest + 2.0**-self.scale
+        return trace.argument(self.name, self.shape, self.scale, bound)
 
 
-def rates(task: Task, batch: int) -> dict[str, Rate]:
-    """The arguments of a step: rate / batch, and rate * l2 where there is L2."""
-    largest = max(task.learning_rates)
-    found = {"rate": Rate(largest / batch)}
-    if task.l2:
-        found["shrink"] = Rate(largest * task.l2)
-    return found
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The block of a step, and how its factors are encoded."""
+
+    block: Block
+    rate: Factor
+    shrink: Factor | None
 
 
-def step_block(task: Task, limits: Bounds, batch: int) -> Block:
-    """The block of one step on a batch of `batch` rows."""
-    trace = Trace(f"step of {batch}", task.parties)
-    X = trace.input(  # noqa: N806
-        "X", (batch, task.columns), FEATURE_SCALE, limits.feature, masked=True
-    )
+def trace_step(task: Task, limits: Bounds, batch: int, *, limited: bool) -> Step:
+    """A step on `batch` rows; `limited`: bring the weights back within the weight bound first.
+
+    Rounds: 7 for logistic regression, 6 where scores stay below 2^15.
+    """
+    trace = Trace(f"step of {batch}" + (", limited" if limited else ""), task.parties)
+    scale, bound = limits.weight_scale, task.weight_bound
+    X = trace.input("X", (batch, task.columns), FEATURE_SCALE, limits.feature, masked=True)
     y = trace.input("y", (batch, task.classes), DATA_SCALE, 1.0)
-    shape = (task.columns, task.classes)
-    w = trace.input("w", shape, limits.weight_scale, limits.weight)
-    velocity = trace.input("velocity", shape, limits.weight_scale, limits.step)
-    factors = {name: rate.argument(trace, name) for name, rate in rates(task, batch).items()}
+    w = trace.input("w", task.shape, scale, limits.weight)
 
-    error = models.error(task.kind, models.scores(X, w), y, limits.error_scale)
-    change = (X.T @ error).scaled(factors["rate"], limits.weight_scale)
-    if "shrink" in factors:
-        change = change + shrunk(task, w).scaled(factors["shrink"], limits.weight_scale)
-    if limits.limited:
-        change = clip(change, -task.weight_bound, task.weight_bound)
-    new_velocity = -change
+    error = models.residual(task.kind, X @ w, y, limits.error_scale)
+    gradient = product("matmul", X.T, error, limits.gradient(batch))
+    rate = Factor.of("rate", max(task.learning_rates) / batch, gradient, scale)
+    change = gradient.scaled(rate.argument(trace), scale)
+    shrink = None
+    if task.l2:
+        shape = (task.columns, 1) if task.intercept else ()
+        shrink = Factor.of("shrink", max(task.learning_rates) * task.l2, w, scale, shape)
+        change = change + w.scaled(shrink.argument(trace), scale)
+    if change.bound > limits.change:
+        change = clip(change, -bound, bound)
+    velocity = -change
     if task.momentum:
-        new_velocity = velocity.scaled(task.momentum, limits.weight_scale) - change
-    new_w = clip(w, -task.weight_bound, task.weight_bound) + new_velocity
+        before = trace.input("velocity", task.shape, scale, limits.step)
+        velocity = before.scaled(task.momentum, scale) - change
+        trace.output("velocity", velocity, scale)
+    w = (clip(w, -bound, bound) if limited else w) + velocity
+    trace.output("w", w, scale)
 
-    trace.output("w", new_w, limits.weight_scale)
-    trace.output("velocity", new_velocity, limits.weight_scale)
-    return trace.freeze()
+    assert velocity.bound <= limits.step
+    assert w.bound <= (limits.weight if limited else limits.weight + limits.step)
+    return Step(trace.freeze(), rate, shrink)
 
 
-def shrunk(task: Task, w: Secret) -> Secret:
-    """The weights that L2 acts on: all but the intercept, which is the last row."""
-    if not task.intercept:
-        return w
-    keep = np.ones((task.columns, 1))
-    keep[-1] = 0.0
-    return w * constant(w.graph, keep, 0)
+class Descent:
+    """The registers and calls of all epochs of a task. Blocks are traced once a shape."""
+
+    def __init__(self, task: Task, limits: Bounds) -> None:
+        self.task, self.limits = task, limits
+        self._steps = {
+            (size, limited): trace_step(task, limits, size, limited=limited)
+            for size in rows.batch_sizes(task)
+            for limited in {True, limits.period == 1}
+        }
+        self._arguments = cache(self._encode)
+
+    def registers(self) -> dict[str, Register]:
+        """Weights, and velocity if there is momentum; all start at zero."""
+        found = {"weights": Register(self.task.shape, Kind.SHARE)}
+        if self.task.momentum:
+            found["velocity"] = Register(self.task.shape, Kind.SHARE)
+        return found
+
+    def calls(self, epoch: int, start: int, stop: int) -> Iterator[Call]:
+        """The steps on mini-batches `start` to `stop` - 1 of an epoch, all counted from 0."""
+        done = epoch * rows.batch_count(self.task) + start
+        state = {"w": Ref("weights")}
+        if self.task.momentum:
+            state["velocity"] = Ref("velocity")
+        for number, batch in enumerate(rows.batches(self.task, epoch, start, stop), start=done):
+            step = self._steps[batch.size, number % self.limits.period == 0]
+            inputs = {"X": Ref("features", batch), "y": Ref("labels", batch), **state}
+            yield Call(step.block, inputs, self._arguments(epoch, batch.size), state)
+
+    def _encode(self, epoch: int, batch: int) -> dict[str, Array]:
+        """The factors of a step, encoded."""
+        rate, step = self.task.learning_rates[epoch], self._steps[batch, True]
+        found = {"rate": public_array(rate / batch, step.rate.scale)}
+        if step.shrink is not None:
+            factor = np.full(step.shrink.shape, rate * self.task.l2)
+            if self.task.intercept:
+                factor[-1] = 0.0
+            found["shrink"] = public_array(factor, step.shrink.scale)
+        return found

@@ -1,181 +1,157 @@
-"""The last training round: final weights, held-out scores, metrics, and what is handed out."""
+"""The last training round: the final weights, held-out scores, metrics, and what is handed out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import cache, partial
+
+import numpy as np
 
 from masque.ml import metrics, rows
-from masque.ml.bounds import FEATURE_SCALE, Bounds, room
+from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, Bounds, room
+from masque.ml.preprocess import DEVIATION_SCALE, in_raw_units
 from masque.ml.task import ALL, Task
 from masque.mpc.functions import clip
 from masque.mpc.graph import Block, Kind
-from masque.mpc.program import Call, Output, Ref, Register
+from masque.mpc.program import Call, Opening, Output, Ref, Register
+from masque.mpc.secret import Secret
 from masque.mpc.trace import Trace
+from masque.mpc.types import Shape
 
 
 class Evaluation:
-    """Registers, calls and outputs of the last round of a task."""
+    """Registers, outputs, openings and calls of the last round of a task."""
 
     def __init__(self, task: Task, limits: Bounds) -> None:
         self.task, self.limits = task, limits
-        self._score_block = lru_cache(maxsize=None)(
-            lambda count: metrics.score_block(
-                task, count, limits.any_feature, self.weight_scale, task.weight_bound
-            )
+        self.score_bound = task.columns * limits.held_out * task.weight_bound
+        self.weight_scale = room(
+            self.score_bound, FEATURE_SCALE, limits.weight_scale, "a score", "model.weight_bound"
         )
-        self._sums_block = lru_cache(maxsize=None)(
-            lambda count: metrics.sums_block(task, count, self.score_bound)
-        )
-        self._pairs_block = lru_cache(maxsize=None)(
-            lambda count: metrics.pairs_block(task, count, self.score_bound)
-        )
-
-    @cached_property
-    def score_bound(self) -> float:
-        """The largest score of a held-out row."""
-        return self.task.columns * self.limits.any_feature * self.task.weight_bound
-
-    @cached_property
-    def weight_scale(self) -> int:
-        """Fraction bits of the weights that held-out rows are scored with."""
-        return room(self.score_bound, FEATURE_SCALE, self.limits.weight_scale)
-
-    @cached_property
-    def _sums(self) -> list[metrics.Sums]:
-        return metrics.registers(self.task, self.score_bound)
+        self._totals = metrics.totals(task, self.score_bound)
+        weights = (self.weight_scale, task.weight_bound)
+        self._score = cache(lambda n: metrics.score_block(task, n, limits.held_out, weights))
+        self._add = cache(partial(metrics.totals_block, task, score_bound=self.score_bound))
+        self._pairs = cache(partial(metrics.pairs_block, task, score_bound=self.score_bound))
+        self._model, self._metrics = cache(self._model_block), cache(self._metrics_block)
 
     def registers(self) -> dict[str, Register]:
-        """Final weights, held-out scores and labels, sums, metrics."""
+        """The outputs; where there are metrics, held-out scores and labels, and totals."""
         task = self.task
-        shape = (task.columns, task.classes)
-        found = {"final weights": Register(shape, Kind.SHARE)}
+        found = {
+            output.register: Register(output.shape, Kind.SHARE)
+            for output in self.outputs().values()
+        }
         if task.metrics:
             held = (task.holdout_rows, task.classes)
-            found["held-out weights"] = Register(shape, Kind.MASKED)
+            found["held-out weights"] = Register(task.shape, Kind.MASKED)
             found["held-out scores"] = Register(held, Kind.MASKED)
             found["held-out labels"] = Register(held, Kind.MASKED)
-            for sums in self._sums:
-                found[f"sum:{sums.name}"] = Register(sums.shape, Kind.SHARE)
-        for metric in task.metrics:
-            found[f"metric:{metric}"] = Register(self._metric_shape(metric), Kind.SHARE)
-        for name, part in self._model_parts().items():
-            found[name] = part
+            for total in self._totals.values():
+                found[f"total:{total.name}"] = Register(total.shape, Kind.SHARE)
         return found
 
-    def _model_parts(self) -> dict[str, Register]:
-        """The pieces of the model, cut out of the final weights."""
-        task = self.task
-        found = {"model weights": Register((task.features, task.classes), Kind.SHARE)}
-        if task.intercept:
-            found["model intercept"] = Register((task.classes,), Kind.SHARE)
-        return found
-
-    def _metric_shape(self, metric: str) -> tuple[int, ...]:
-        classes = max(2, self.task.classes)
-        return (classes, classes) if metric == "confusion" else (1,)
-
-    def outputs(self, registers: dict[str, Register]) -> dict[str, Output]:
+    def outputs(self) -> dict[str, Output]:
         """The model's parts to its recipients, the metrics to theirs."""
-        from masque.ml.bounds import DATA_SCALE
-        from masque.ml.preprocess import DEVIATION_SCALE
-
-        task, scale = self.task, self.limits.weight_scale
-        parts = {"weights": ("model weights", scale)}
-        if task.intercept:
-            parts["intercept"] = ("model intercept", scale)
-        if task.standardize:
-            parts["mean"] = ("mean", DATA_SCALE)
-            parts["inverse_deviation"] = ("inverse_deviation", DEVIATION_SCALE)
-        found = {
-            name: Output(register, registers[register].shape, bits, task.model_to)
-            for name, (register, bits) in parts.items()
+        task, columns = self.task, (self.task.features,)
+        parts: dict[str, tuple[Shape, int]] = {
+            "weights": ((task.features, task.classes), self.limits.weight_scale)
         }
+        if task.intercept:
+            parts["intercept"] = ((task.classes,), self.limits.weight_scale)
+        if task.standardize:
+            parts["mean"] = (columns, DATA_SCALE)
+            parts["inverse_deviation"] = (columns, DEVIATION_SCALE + max(task.units))
+        found = {
+            name: Output(f"model:{name}", shape, scale, task.model_to)
+            for name, (shape, scale) in parts.items()
+        }
+        classes = max(2, task.classes)
         for metric in task.metrics:
+            shape = (classes, classes) if metric == "confusion" else (1,)
             name = f"metric:{metric}"
-            shape = registers[name].shape
             found[name] = Output(name, shape, metrics.METRIC_SCALE, task.metrics_to)
         return found
+
+    def openings(self) -> tuple[Opening, ...]:
+        """Outputs that are for everybody."""
+        return tuple(
+            Opening(name, 64 * int(np.prod(output.shape)), ALL)
+            for name, output in self.outputs().items()
+            if output.to == ALL
+        )
+
+    def _hand_out(self, trace: Trace, name: str, value: Secret) -> None:
+        """Keep the shares of an output; open it as well if it is for everybody."""
+        output = self.outputs()[name]
+        value = value.at(output.scale)
+        trace.output(output.register, value, output.scale)
+        if output.to == ALL:
+            trace.reveal(name, value)
 
     # -- calls -----------------------------------------------------------------------------------
 
     def calls(self) -> Iterator[Call]:
         """Everything of the last round, in order."""
-        task = self.task
-        outputs = {name: Ref(name) for name in ("final weights", *self._model_parts())}
-        if task.metrics:
-            outputs["held-out weights"] = Ref("held-out weights")
-        yield Call(self._final_block(), {"w": Ref("weights")}, {}, outputs)
-        if task.metrics:
+        moments = ("mean", "inverse_deviation") if self.task.standardize else ()
+        model = self._model()
+        inputs = {name: Ref(name) for name in ("weights", *moments)}
+        yield Call(model, inputs, {}, {name: Ref(name) for name in model.outputs})
+        if self.task.metrics:
             yield from self._metric_calls()
-        yield from self._opening_calls()
 
-    def _final_block(self) -> Block:
-        """Limit the weights for good; cut out the model's parts."""
+    def _model_block(self) -> Block:
+        """Limit the weights for good, and hand out the model's parts."""
         task, limits = self.task, self.limits
-        trace = Trace("final weights", task.parties)
-        shape = (task.columns, task.classes)
-        w = trace.input("w", shape, limits.weight_scale, limits.weight)
+        trace = Trace("model", task.parties)
+        w = trace.input("weights", task.shape, limits.weight_scale, limits.weight)
         final = clip(w, -task.weight_bound, task.weight_bound)
-        trace.output("final weights", final, limits.weight_scale)
-        trace.output("model weights", final[: task.features], limits.weight_scale)
+        self._hand_out(trace, "weights", final[: task.features])
         if task.intercept:
-            trace.output("model intercept", final[task.features], limits.weight_scale)
+            self._hand_out(trace, "intercept", final[task.features])
+        if task.standardize:
+            for name, value in in_raw_units(trace, task).items():
+                self._hand_out(trace, name, value)
         if task.metrics:
             trace.output("held-out weights", final, self.weight_scale, masked=True)
         return trace.freeze()
 
     def _metric_calls(self) -> Iterator[Call]:
-        task = self.task
-        held = rows.holdout(task)
+        task, held = self.task, rows.split(self.task)[0]
         for piece in rows.chunks(held.size, task.columns):
             chosen = held[piece]
             inputs = {"X": Ref("features", chosen), "y": Ref("labels", chosen)}
-            inputs["w"] = Ref("held-out weights")
-            outputs = {"scores": Ref("held-out scores", piece)}
-            outputs["labels"] = Ref("held-out labels", piece)
-            yield Call(self._score_block(chosen.size), inputs, {}, outputs)
-        sums = {s.name: Ref(f"sum:{s.name}") for s in self._sums}
-        chunked = {name: ref for name, ref in sums.items() if name != "pairs"}
-        if chunked:
-            for piece in rows.chunks(held.size, max(task.columns, 64)):
-                inputs = {"z": Ref("held-out scores", piece), "y": Ref("held-out labels", piece)}
-                block = self._sums_block(piece.stop - piece.start)
-                yield Call(block, inputs | chunked, {}, chunked)
-        if "pairs" in sums:
-            yield from self._pair_calls(sums["pairs"])
-        block = metrics.finish_block(task, self.score_bound)
-        yield Call(block, sums, {}, {name: Ref(name) for name in block.outputs})
+            scored = {name: Ref(f"held-out {name}", piece) for name in ("scores", "labels")}
+            weights = {"w": Ref("held-out weights")}
+            yield Call(self._score(chosen.size), inputs | weights, {}, scored)
+        summed = {name: Ref(f"total:{name}") for name in self._totals}
+        by_row = {name: ref for name, ref in summed.items() if name != "pairs"}
+        for piece in rows.chunks(held.size, max(64, task.classes**2)):
+            yield Call(self._add(piece.stop - piece.start), _scored(piece) | by_row, {}, by_row)
+        if "pairs" in summed:
+            yield from self._pair_calls(summed["pairs"])
+        block = self._metrics()
+        yield Call(block, summed, {}, {name: Ref(name) for name in block.outputs})
 
-    def _pair_calls(self, total: Ref) -> Iterator[Call]:
-        every = self.task.holdout_rows
-        size = max(1, metrics.AUC_BLOCK // every)
-        for start in range(0, every, size):
-            piece = slice(start, min(every, start + size))
-            inputs = {
-                "z": Ref("held-out scores", piece),
-                "y": Ref("held-out labels", piece),
-                "all z": Ref("held-out scores"),
-                "all y": Ref("held-out labels"),
-                "pairs": total,
-            }
-            yield Call(self._pairs_block(piece.stop - piece.start), inputs, {}, {"pairs": total})
+    def _pair_calls(self, pairs: Ref) -> Iterator[Call]:
+        """Some of the held-out rows at a time against all of them."""
+        every = slice(0, self.task.holdout_rows)
+        against = {f"all {name}": ref for name, ref in _scored(every).items()}
+        size = max(1, metrics.AUC_PAIRS // every.stop)
+        for start in range(0, every.stop, size):
+            piece = slice(start, min(every.stop, start + size))
+            inputs = _scored(piece) | against | {"pairs": pairs}
+            yield Call(self._pairs(piece.stop - piece.start), inputs, {}, {"pairs": pairs})
 
-    def _opening_calls(self) -> Iterator[Call]:
-        """Open to all what was promised to all."""
-        opened = {n: o for n, o in self.outputs(self.registers_all()).items() if o.to == ALL}
-        if opened:
-            trace = Trace("open", self.task.parties)
-            for name, output in opened.items():
-                masked = output.register in ("mean", "inverse_deviation")
-                value = trace.input(name, output.shape, output.scale, 2.0**20, masked=masked)
-                trace.reveal(name, value)
-            yield Call(trace.freeze(), {n: Ref(o.register) for n, o in opened.items()})
+    def _metrics_block(self) -> Block:
+        """The metrics from the totals."""
+        trace = Trace("metrics", self.task.parties)
+        total = {name: total.input(trace) for name, total in self._totals.items()}
+        for metric in self.task.metrics:
+            self._hand_out(trace, f"metric:{metric}", metrics.of(self.task, metric, total))
+        return trace.freeze()
 
-    def registers_all(self) -> dict[str, Register]:
-        """The registers outputs may refer to, those of standardisation included."""
-        found = self.registers()
-        if self.task.standardize:
-            for name in ("mean", "inverse_deviation"):
-                found[name] = Register((self.task.features,), Kind.MASKED)
-        return found
+
+def _scored(piece: slice) -> dict[str, Ref]:
+    """Scores z and labels y of some held-out rows."""
+    return {"z": Ref("held-out scores", piece), "y": Ref("held-out labels", piece)}

@@ -1,17 +1,20 @@
 """What is measured on held-out rows, under MPC: only the numbers themselves are ever opened.
 
 z [rows, classes] are scores, y [rows, classes] labels. Accuracy, confusion counts, log-loss and R2
-are sums over rows and so computed a chunk at a time; the AUC compares every pair of rows.
+are totals over rows, added up a chunk at a time; the AUC compares every pair of rows. Where
+scikit-learn has no value, ours is a defined one: the AUC of a single class is 0, and R2 of labels
+with a variance below 2^-10 is as if they had that variance.
+
+Labels of classes are turned into exact bits first, so that all counts are exact.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log2
 
 from masque.errors import SpecError
 from masque.ml import models
-from masque.ml.bounds import DATA_SCALE, room
+from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, room
 from masque.ml.task import Task
 from masque.mpc.functions import argmax_one_hot, less, reciprocal
 from masque.mpc.graph import Block
@@ -22,34 +25,41 @@ from masque.mpc.types import Shape
 METRIC_SCALE = 24
 SCORE_SCALE = 16
 AUC_ROWS = 4096  # all pairs are compared: 16 million comparisons at the most
-AUC_BLOCK = 1 << 16  # pairs compared at once
-LEAST_TOTAL = 2.0**-10  # total sum of squares below which R2 says nothing
+AUC_PAIRS = 1 << 16  # compared at once
+LEAST_LABEL_VARIANCE = 2.0**-10
+FINE = 32  # fraction bits of counts before they are divided
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
-    """The registers in which chunks of rows are summed: name, shape, scale and bound."""
+class Total:
+    """What is added up over the held-out rows: name, shape, scale and bound."""
 
     name: str
     shape: Shape
     scale: int
     bound: float
 
+    def input(self, trace: Trace) -> Secret:
+        """The total so far."""
+        return trace.input(self.name, self.shape, self.scale, self.bound)
 
-def registers(task: Task, score_bound: float) -> list[Sums]:
-    """What has to be summed over the held-out rows for the metrics of a task."""
+
+def totals(task: Task, score_bound: float) -> dict[str, Total]:
+    """What has to be added up for the metrics of a task. Errors: SpecError for too many pairs."""
     rows, classes = float(task.holdout_rows), max(2, task.classes)
     found = []
     if {"accuracy", "confusion"} & set(task.metrics):
-        found.append(Sums("confusion", (classes, classes), DATA_SCALE, rows))
+        found.append(Total("confusion", (classes, classes), 0, rows))
     if "log_loss" in task.metrics:
-        bound = rows * ((score_bound + 1) * 2 if task.kind == "logistic" else 16.0)
-        found.append(Sums("log_loss", (1,), room(bound, 0, METRIC_SCALE), bound))
+        bound = rows * models.loss_bound(task.kind, score_bound, classes)
+        scale = room(bound, 0, METRIC_SCALE, "a sum of losses", "model.weight_bound")
+        found.append(Total("log_loss", (1,), scale, bound))
     if "r2" in task.metrics:
-        bound = rows * (score_bound + 1.01) ** 2
-        found.append(Sums("residual", (1,), room(bound, 0, METRIC_SCALE), bound))
-        found.append(Sums("labels", (1,), DATA_SCALE, rows))
-        found.append(Sums("squares", (1,), METRIC_SCALE, rows * 1.01))
+        bound = rows * models.loss_bound(task.kind, score_bound, classes)
+        scale = room(bound, 0, METRIC_SCALE)
+        found.append(Total("residuals", (1,), scale, bound))
+        found.append(Total("labels", (1,), DATA_SCALE, rows))
+        found.append(Total("squares", (1,), 2 * SCORE_SCALE, rows * 1.001))
     if "auc" in task.metrics:
         if task.holdout_rows > AUC_ROWS:
             raise SpecError(
@@ -57,63 +67,70 @@ def registers(task: Task, score_bound: float) -> list[Sums]:
                 hint=f"Hold out at most {AUC_ROWS} rows, or reveal log_loss instead.",
                 field="reveal.metrics",
             )
-        scale = pair_scale(task)
-        found.append(Sums("pairs", (1,), scale, rows * rows))
-        found.append(Sums("positives", (1,), DATA_SCALE, rows))
-    return found
+        found.append(Total("pairs", (1,), 0, rows * rows))
+        found.append(Total("positives", (1,), 0, rows))
+    return {total.name: total for total in found}
 
 
-def pair_scale(task: Task) -> int:
-    """Fraction bits of counts of pairs."""
-    return min(METRIC_SCALE, 58 - 2 * ceil(log2(max(2, task.holdout_rows))))
+def label_scale(task: Task) -> int:
+    """Fraction bits of held-out labels."""
+    return DATA_SCALE if task.kind == "linear" else 0
 
 
-def score_block(task: Task, rows: int, bound: float, weight_scale: int, limit: float) -> Block:
-    """Scores of held-out rows, masked, and their labels put aside."""
+def score_block(task: Task, rows: int, features: float, weights: tuple[int, float]) -> Block:
+    """Scores of held-out rows, and their labels, both masked. Two rounds, or four.
+
+    `features`: the rows' bound; `weights`: scale and bound.
+    """
     trace = Trace(f"scores of {rows}", task.parties)
-    x = trace.input("X", (rows, task.columns), 16, bound, masked=True)
-    w = trace.input("w", (task.columns, task.classes), weight_scale, limit, masked=True)
+    X = trace.input("X", (rows, task.columns), FEATURE_SCALE, features, masked=True)
+    w = trace.input("w", task.shape, *weights, masked=True)
     y = trace.input("y", (rows, task.classes), DATA_SCALE, 1.0)
-    trace.output("scores", models.scores(x, w), SCORE_SCALE, masked=True)
-    trace.output("labels", y, DATA_SCALE, masked=True)
+    trace.output("scores", X @ w, SCORE_SCALE, masked=True)
+    if task.kind != "linear":
+        y = (~less(y, 0.5, resolution=10)).value()
+    trace.output("labels", y, label_scale(task), masked=True)
     return trace.freeze()
 
 
-def sums_block(task: Task, rows: int, score_bound: float) -> Block:
-    """Add a chunk of rows to every sum but those of pairs."""
+def _scored(trace: Trace, task: Task, rows: int, bound: float, all_: str = "") -> list[Secret]:
+    """Scores and labels of held-out rows."""
+    shape = (rows, task.classes)
+    return [
+        trace.input(all_ + "z", shape, SCORE_SCALE, bound, masked=True),
+        trace.input(all_ + "y", shape, label_scale(task), 1.0, masked=True),
+    ]
+
+
+def totals_block(task: Task, rows: int, score_bound: float) -> Block:
+    """Add a chunk of rows to every total but that of pairs."""
     trace = Trace(f"metrics of {rows}", task.parties)
-    z = trace.input("z", (rows, task.classes), SCORE_SCALE, score_bound, masked=True)
-    y = trace.input("y", (rows, task.classes), DATA_SCALE, 1.0, masked=True)
-    for sums in registers(task, score_bound):
-        if sums.name != "pairs":
-            so_far = trace.input(sums.name, sums.shape, sums.scale, sums.bound)
-            chunk = _chunk(task, sums, z, y)
-            trace.output(sums.name, (so_far + chunk.at(sums.scale)).bounded(sums.bound), sums.scale)
+    z, y = _scored(trace, task, rows, score_bound)
+    for total in totals(task, score_bound).values():
+        if total.name != "pairs":
+            summed = total.input(trace) + _chunk(task, total.name, z, y).at(total.scale)
+            trace.output(total.name, summed.bounded(total.bound), total.scale)
     return trace.freeze()
 
 
-def _chunk(task: Task, sums: Sums, z: Secret, y: Secret) -> Secret:
-    match sums.name:
+def _chunk(task: Task, name: str, z: Secret, y: Secret) -> Secret:
+    match name:
         case "confusion":
             return _confusion(task, z, y)
         case "log_loss":
-            return models.loss(task.kind, "log_loss", z, y).sum().reshape(1)
-        case "residual":
-            return _square_sum(z - y, sums.bound)
+            return models.loss(task.kind, z, y).sum().reshape(1)
+        case "residuals":
+            residual = models.bounded_residual(z, y)
+            return residual.column_dot(residual)
         case "squares":
-            return _square_sum(y, sums.bound)
-    assert sums.name in ("labels", "positives")
+            coarse = y.at(SCORE_SCALE)
+            return coarse.column_dot(coarse)
+    assert name in ("labels", "positives")
     return y.sum().reshape(1)
 
 
-def _square_sum(x: Secret, bound: float) -> Secret:
-    scale = min(x.scale, (room(bound, 0, 40)) // 2)
-    coarse = x.at(scale)
-    return coarse.column_dot(coarse)
-
-
 def _confusion(task: Task, z: Secret, y: Secret) -> Secret:
-    """Counts [label, prediction], exact: the labels' scale is kept, bits have none."""
+    """Counts [label, prediction], exact."""
     if task.kind == "logistic":
         predicted = models.positive(z)
         predicted = concatenate([1 - predicted, predicted], axis=1)
@@ -132,71 +149,56 @@ def pairs_block(task: Task, rows: int, score_bound: float) -> Block:
     """
     trace = Trace(f"pairs of {rows}", task.parties)
     every = task.holdout_rows
-    z = trace.input("z", (rows, 1), SCORE_SCALE, score_bound, masked=True)
-    y = trace.input("y", (rows, 1), DATA_SCALE, 1.0, masked=True)
-    all_z = trace.input("all z", (every, 1), SCORE_SCALE, score_bound, masked=True)
-    all_y = trace.input("all y", (every, 1), DATA_SCALE, 1.0, masked=True)
-    so_far = trace.input("pairs", (1,), pair_scale(task), float(every) ** 2)
+    z, y = _scored(trace, task, rows, score_bound)
+    all_z, all_y = _scored(trace, task, every, score_bound, "all ")
     smaller = less(z.broadcast(rows, every) - all_z.T.broadcast(rows, every))
-    p = all_y.T.broadcast(rows, every)
-    ahead = smaller.times(p).sum(axis=1, keepdims=True)
+    ahead = smaller.times(all_y.T.broadcast(rows, every)).sum(axis=1, keepdims=True)
     behind = smaller.value().sum(axis=1, keepdims=True) - ahead
-    scale = pair_scale(task) // 2
-    ahead, behind, total = ahead.at(scale), behind.at(scale), all_y.sum().reshape(1).at(scale)
-    q = 1 - y
-    coarse_q, coarse_p = q.at(scale), y.at(scale)
-    counted = coarse_q.column_dot(ahead) - coarse_p.column_dot(behind)
-    counted = counted + coarse_q.sum().reshape(1) * total
-    trace.output("pairs", (so_far + counted).bounded(float(every) ** 2), pair_scale(task))
+    p, q, total = y, 1 - y, all_y.sum().reshape(1)
+    counted = q.column_dot(ahead) - p.column_dot(behind) + q.sum().reshape(1) * total
+    so_far = totals(task, score_bound)["pairs"].input(trace)
+    trace.output("pairs", (so_far + counted).bounded(so_far.bound), so_far.scale)
     return trace.freeze()
 
 
-def finish_block(task: Task, score_bound: float) -> Block:
-    """The metrics from the sums."""
-    trace = Trace("metrics", task.parties)
-    sums = {
-        s.name: trace.input(s.name, s.shape, s.scale, s.bound)
-        for s in registers(task, score_bound)
-    }
-    for metric in task.metrics:
-        trace.output(f"metric:{metric}", _metric(task, metric, sums), METRIC_SCALE)
-    return trace.freeze()
-
-
-def _metric(task: Task, metric: str, sums: dict[str, Secret]) -> Secret:
+def of(task: Task, metric: str, total: dict[str, Secret]) -> Secret:
+    """A metric from the totals."""
     rows = task.holdout_rows
     match metric:
         case "confusion":
-            return sums["confusion"]
+            return total["confusion"]
         case "accuracy":
-            counts = sums["confusion"]
-            correct = counts[0, 0]
-            for k in range(1, counts.shape[0]):
-                correct = correct + counts[k, k]
-            return correct.reshape(1).bounded(float(rows)).scaled(1.0 / rows, METRIC_SCALE)
+            counts = total["confusion"]
+            diagonal = [counts[k, k] for k in range(counts.shape[0])]
+            correct = sum(diagonal[1:], diagonal[0]).bounded(float(rows))
+            return correct.reshape(1).at(FINE).scaled(1.0 / rows, METRIC_SCALE)
         case "log_loss":
-            return sums["log_loss"].scaled(1.0 / rows, METRIC_SCALE)
+            losses = total["log_loss"]
+            return losses.scaled(1.0 / rows, losses.scale)
         case "auc":
-            return _auc(sums["pairs"], sums["positives"], rows)
+            return _auc(total["pairs"], total["positives"], rows)
         case "r2":
-            return _r2(sums["residual"], sums["labels"], sums["squares"], rows)
+            return _r2(total["residuals"], total["labels"], total["squares"], rows)
     raise AssertionError(f"no metric {metric!r}")
 
 
 def _auc(pairs: Secret, positives: Secret, rows: int) -> Secret:
-    scale = min(16, (58 - 2 * ceil(log2(rows + 1))) // 2)
-    p = positives.at(scale)
-    total = (p * (rows - p)).bounded(rows * rows / 4 + 1.0)
-    inverse = reciprocal(total, minimum=0.5)
-    share = pairs.halved(1).at(room(float(rows) ** 2, 26, 16)) * inverse.at(26)
-    return share.bounded(1.01)
+    """Pairs in order over pairs of a positive and a negative, both as shares of all rows^2 / 2.
+
+    These are p (1 - p) for a share p of positives, so at least about 1 / rows, or 0.
+    """
+    unlike = (positives * (rows - positives)).bounded(rows * rows / 4)
+    unlike = unlike.at(FINE).scaled(1.0 / rows**2, 30)
+    inverse = reciprocal(unlike, minimum=0.5 / rows).at(SCORE_SCALE)
+    ordered = pairs.at(FINE).halved(1).scaled(1.0 / rows**2, 30).bounded(0.51)
+    return (ordered * inverse).bounded(1.01)
 
 
-def _r2(residual: Secret, labels: Secret, squares: Secret, rows: int) -> Secret:
-    """1 - residual sum of squares / total sum of squares."""
-    mean = labels.scaled(1.0 / rows, 20)
-    square = (mean * mean).at(METRIC_SCALE).bounded(1.01)
-    total = (squares - square.times(float(rows)).at(METRIC_SCALE)).bounded(rows * 1.02)
-    inverse = reciprocal(total, minimum=LEAST_TOTAL).at(20)
-    ratio = residual.at(room(residual.bound * 2.0**10, 20, 20)) * inverse
-    return 1 - ratio
+def _r2(residuals: Secret, labels: Secret, squares: Secret, rows: int) -> Secret:
+    """1 - mean squared residual / variance of the labels."""
+    mean = labels.scaled(1.0 / rows, 24)
+    variance = (squares.scaled(1.0 / rows, 30) - (mean * mean).at(30)).bounded(1.001)
+    inverse = reciprocal(variance, minimum=LEAST_LABEL_VARIANCE).at(SCORE_SCALE)
+    largest = residuals.bound / rows
+    scale = room(largest / LEAST_LABEL_VARIANCE * 1.01, SCORE_SCALE, METRIC_SCALE)
+    return 1 - residuals.scaled(1.0 / rows, scale) * inverse

@@ -1,22 +1,25 @@
 """Early stopping: the validation loss stays secret, one bit an epoch is opened.
 
-After every epoch: has the mean loss fallen below the best by min_delta? If so it is the new best
-and the count starts again, else the count goes up; once it reaches `patience`, the bit is one.
+After every epoch: has the mean loss fallen below the best by more than min_delta? If so it is the
+new best and the count starts again, else the count goes up; once it reaches `patience`, the bit is
+one. The loss after the first epoch is always the best so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+
+import numpy as np
 
 from masque.ml import models, rows
 from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, Bounds, room
-from masque.ml.task import Task
+from masque.ml.task import EarlyStop, Task
 from masque.mpc.functions import less, where
 from masque.mpc.graph import Block, Kind
-from masque.mpc.program import Call, Ref, Register
-from masque.mpc.secret import constant
+from masque.mpc.program import Call, Opening, Ref, Register
+from masque.mpc.secret import public_array
 from masque.mpc.trace import Trace
+from masque.mpc.types import Array
 
 
 def bit_name(epoch: int) -> str:
@@ -25,79 +28,78 @@ def bit_name(epoch: int) -> str:
 
 
 class Stopping:
-    """The calls after each epoch of a task with early stopping."""
+    """The registers, openings and calls of early stopping. Blocks are traced once a shape."""
 
-    def __init__(self, task: Task, limits: Bounds) -> None:
-        self.task, self.limits = task, limits
-        self._pieces = list(rows.cut(rows.validation(task), task.columns))
-        self.count = len(self._pieces) + 1
-        self._loss_block = lru_cache(maxsize=None)(self._make_loss_block)
-
-    @cached_property
-    def row_bound(self) -> float:
-        """The largest loss of one row."""
-        task, limits = self.task, self.limits
+    def __init__(self, task: Task, rule: EarlyStop, limits: Bounds) -> None:
+        self.task, self.rule, self.limits = task, rule, limits
         score = task.columns * limits.feature * limits.weight
-        assert task.early_stop is not None
-        if task.early_stop.metric == "squared_error":
-            return (score + 1.01) ** 2
-        return 2 * (score + 1) if task.kind == "logistic" else 16.0
+        self.bound = models.loss_bound(task.kind, score, task.classes) * task.validation_rows
+        self.scale = room(2 * self.bound, 0, DATA_SCALE, "a sum of losses", "model.weight_bound")
+        chosen = rows.split(task)[1]
+        self._pieces = [chosen[piece] for piece in rows.chunks(chosen.size, task.columns)]
+        self._losses = {size: self._loss_block(size) for size in {p.size for p in self._pieces}}
+        self._decision = self._decision_block()
 
-    @cached_property
-    def bound(self) -> float:
-        """The largest sum of losses."""
-        return self.row_bound * self.task.validation_rows
-
-    @cached_property
-    def scale(self) -> int:
-        """Fraction bits of a sum of losses."""
-        return room(2 * self.bound, 0, 24)
+    @property
+    def count(self) -> int:
+        """Calls after an epoch."""
+        return len(self._pieces) + 2
 
     def registers(self) -> dict[str, Register]:
-        """The sum of this epoch, the best so far, and epochs since."""
-        names = ("validation loss", "best loss", "epochs since best")
+        """The loss after this epoch, the best so far, epochs since that, and the bit."""
+        names = ("validation loss", "best loss", "epochs since best", "stop")
         return {name: Register((1,), Kind.SHARE) for name in names}
 
+    def openings(self) -> tuple[Opening, ...]:
+        """One bit an epoch, which tells the coordinator to stop."""
+        epochs = range(len(self.task.learning_rates))
+        return tuple(Opening(bit_name(epoch), 1, ("parties", "coordinator")) for epoch in epochs)
+
     def calls(self, epoch: int) -> Iterator[Call]:
-        """Sum the losses of the validation rows, then decide."""
-        total = Ref("validation loss")
+        """Sum the losses of the validation rows, decide, open the bit."""
+        total = {"total": Ref("validation loss")}
         for number, piece in enumerate(self._pieces):
             inputs = {"X": Ref("features", piece), "y": Ref("labels", piece), "w": Ref("weights")}
-            if number:
-                inputs["total"] = total
-            yield Call(self._loss_block(piece.size, number == 0), inputs, {}, {"total": total})
+            keep = {"keep": np.array(number > 0, dtype=np.uint64)}
+            yield Call(self._losses[piece.size], inputs | total, keep, total)
         state = {"best": Ref("best loss"), "since": Ref("epochs since best")}
-        yield Call(self._decision(epoch), {"loss": total, **state}, {}, state)
+        stop = {"stop": Ref("stop")}
+        yield Call(self._decision, state | total, self._allowance(epoch), state | stop)
+        yield Call(self._opening_block(epoch), stop)
 
-    def _make_loss_block(self, count: int, first: bool) -> Block:
+    def _loss_block(self, count: int) -> Block:
+        """The losses of some rows, added to the total, which is dropped first if `keep` is 0."""
         task, limits = self.task, self.limits
         trace = Trace(f"validation of {count}", task.parties)
-        x = trace.input("X", (count, task.columns), FEATURE_SCALE, limits.feature, masked=True)
+        X = trace.input("X", (count, task.columns), FEATURE_SCALE, limits.feature, masked=True)
         y = trace.input("y", (count, task.classes), DATA_SCALE, 1.0)
-        w = trace.input("w", (task.columns, task.classes), limits.weight_scale, limits.weight)
-        assert task.early_stop is not None
-        losses = models.loss(task.kind, task.early_stop.metric, models.scores(x, w), y)
-        total = losses.sum().reshape(1).at(self.scale).bounded(self.bound)
-        if not first:
-            total = (total + trace.input("total", (1,), self.scale, self.bound)).bounded(self.bound)
-        trace.output("total", total, self.scale)
+        w = trace.input("w", task.shape, limits.weight_scale, limits.weight)
+        total = trace.input("total", (1,), self.scale, self.bound)
+        losses = models.loss(task.kind, X @ w, y).sum().reshape(1).at(self.scale)
+        total = total * trace.argument("keep", (), 0, 1.0) + losses
+        trace.output("total", total.bounded(self.bound), self.scale)
         return trace.freeze()
 
-    def _decision(self, epoch: int) -> Block:
-        """The block that opens the bit; at the first epoch any loss is the best."""
-        task = self.task
-        stop = task.early_stop
-        assert stop is not None
-        trace = Trace(bit_name(epoch), task.parties)
-        loss = trace.input("loss", (1,), self.scale, self.bound)
-        best = trace.input("best", (1,), self.scale, self.bound)
-        since = trace.input("since", (1,), 0, 1.0 + epoch)
-        if epoch == 0:
-            best = best + constant(trace.graph, self.bound, self.scale)
-        improved = less(loss - best + stop.min_delta * task.validation_rows)
-        since = (~improved).times(since + 1).bounded(2.0 + epoch)
-        best = where(improved, loss, best).bounded(self.bound)
-        trace.reveal(bit_name(epoch), (~less(since, float(stop.patience))).value(), effect="stop")
-        trace.output("best", best, self.scale)
+    def _allowance(self, epoch: int) -> dict[str, Array]:
+        """What the best is raised by, so that the loss after the first epoch beats none at all."""
+        return {"allowance": public_array(0.0 if epoch else self.bound, self.scale)}
+
+    def _decision_block(self) -> Block:
+        """See the module docstring."""
+        trace = Trace("early stopping", self.task.parties)
+        rule, bound = self.rule, self.bound
+        loss = trace.input("total", (1,), self.scale, bound)
+        best = trace.input("best", (1,), self.scale, bound)
+        since = trace.input("since", (1,), 0, float(rule.patience))
+        best = (best + trace.argument("allowance", (), self.scale, bound)).bounded(bound)
+        improved = less(loss - best + rule.min_delta * self.task.validation_rows)
+        since = (~improved).times(since + 1).bounded(float(rule.patience))  # else it has stopped
+        trace.output("best", where(improved, loss, best).bounded(bound), self.scale)
         trace.output("since", since, 0)
+        trace.output("stop", (~less(since, float(rule.patience))).value(), 0)
+        return trace.freeze()
+
+    def _opening_block(self, epoch: int) -> Block:
+        trace = Trace(bit_name(epoch), self.task.parties)
+        trace.reveal(bit_name(epoch), trace.input("stop", (1,), 0, 1.0), effect="stop")
         return trace.freeze()

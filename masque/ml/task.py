@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, log2
 from typing import Literal
 
 Kind = Literal["linear", "logistic", "softmax"]
+StopMetric = Literal["log_loss", "squared_error"]
 ALL = ("all",)
 """In place of recipients: opened by every party to everybody."""
 
@@ -24,7 +26,7 @@ class Table:
 class EarlyStop:
     """Stop after `patience` epochs without the loss falling by `min_delta` (a mean over rows)."""
 
-    metric: Literal["log_loss", "squared_error"]
+    metric: StopMetric
     patience: int
     min_delta: float
 
@@ -33,8 +35,9 @@ class EarlyStop:
 class Task:
     """One training job. Counts of rows are public, as is everything here.
 
-    `tables`: stacked by rows if `stacked`, else joined by columns. `feature_bound`: no encoded
-    feature is larger. `learning_rates`: one an epoch. `keep`: the model stays as shares.
+    `tables`: stacked by rows if `stacked`, else joined by columns. `feature_bounds`: of every
+    feature column, in the order of the tables: no encoded value is larger. `learning_rates`: one an
+    epoch. `metrics_to`, `model_to`: who gets them; nobody: they stay with the parties as shares.
     """
 
     name: str
@@ -42,7 +45,7 @@ class Task:
     kind: Kind
     tables: tuple[Table, ...]
     stacked: bool
-    feature_bound: float
+    feature_bounds: tuple[float, ...]
     training_rows: int
     validation_rows: int
     holdout_rows: int
@@ -67,11 +70,21 @@ class Task:
         return sum(table.rows for table in self.tables) if self.stacked else self.tables[0].rows
 
     @property
+    def measured_rows(self) -> int:
+        """Rows that standardisation measures: all that are not held out."""
+        return self.rows - self.holdout_rows
+
+    @property
     def features(self) -> int:
         """Feature columns of the tables together."""
         if self.stacked:
             return self.tables[0].features
         return sum(table.features for table in self.tables)
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """For every feature column the least e >= 0 such that no value is above 2^e."""
+        return tuple(max(0, ceil(log2(bound))) for bound in self.feature_bounds)
 
     @property
     def classes(self) -> int:
@@ -82,3 +95,8 @@ class Task:
     def columns(self) -> int:
         """Columns of the design matrix: features, and a column of ones for the intercept."""
         return self.features + self.intercept
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the weights: [columns, classes]."""
+        return self.columns, self.classes

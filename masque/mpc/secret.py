@@ -361,11 +361,15 @@ def truncation_window(magnitude: float, shift: int, bits: int, parties: int) -> 
     return width, low
 
 
-def product(kind: str, x: Secret, y: Secret) -> Secret:
-    """The bilinear product `kind` (mul, matmul, column_dot) of two secrets (protocol 3)."""
+def product(kind: str, x: Secret, y: Secret, bound: float | None = None) -> Secret:
+    """The bilinear product `kind` (mul, matmul, column_dot) of two secrets (protocol 3).
+
+    `bound`: one that the caller can prove, where it is below that of all terms at their largest.
+    """
     table = BILINEAR[kind]
     shape, terms = table.shape(x.shape, y.shape), table.terms(x.shape, y.shape)
-    scale, bound = x.scale + y.scale, x.bound * y.bound * terms
+    scale, largest = x.scale + y.scale, x.bound * y.bound * terms
+    bound = largest if bound is None else min(largest, bound)
     assert bound != inf, "whole ring elements can only be added and compared"
     args = (x.masked(), y.masked())
     node = x.graph.add("product", args, Kind.SHARE, shape, (kind,))
