@@ -38,7 +38,7 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
     credentials = own_credentials(settings, Role.PARTY)
     policy = policies.load(settings.policy) if settings.policy else Policy()
     limits = settings.limits
-    with Store(settings.data, capacity=limits.store_bytes) as store:
+    with Store(settings.data, key_file=settings.key_file, capacity=limits.store_bytes) as store:
         ledger = Ledger(settings.data / "ledger.jsonl", time.time)
         results = Results(credentials, settings.data, ledger)
         memory = Memory(settings.data / "jobs")

@@ -34,12 +34,15 @@ class PartySettings(ServiceSettings):
     """`peers`: name and address of every other party, in any order; a job says who is party 0.
 
     `recipients`: a directory of `<name>.recipient.pub` files: the only keys results are sealed to.
+    `key_file`: what encrypts the shares of data sets, made if missing; by default `key` in `data`,
+    which protects nothing from whoever takes the whole disk.
     """
 
     peers: dict[DnsName, Address] = Field(examples=["{hospital-b: 127.0.0.1:7002}"])
     dealer: PeerSettings = Field(examples=["{name: dealer, address: 127.0.0.1:7000}"])
     coordinator: DnsName = Field(examples=["coordinator"])
     data: PathField = Field(examples=["data"])
+    key_file: PathField | None = None
     policy: PathField | None = None
     recipients: PathField = Field(examples=["recipients"])
     limits: PartyLimits = PartyLimits()
