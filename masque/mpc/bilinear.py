@@ -35,7 +35,7 @@ def _column_shape(x: Shape, y: Shape) -> Shape:
 
 
 BILINEAR: dict[str, Bilinear] = {
-    "mul": Bilinear(_multiply, lambda x, y: np.broadcast_shapes(x, y), lambda x, y: 1),
+    "mul": Bilinear(_multiply, np.broadcast_shapes, lambda x, y: 1),
     "matmul": Bilinear(ring.matmul, _matmul_shape, lambda x, y: x[1]),
     "column_dot": Bilinear(ring.column_dot, _column_shape, lambda x, y: x[0]),
 }

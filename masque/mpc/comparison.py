@@ -104,7 +104,7 @@ def chunks_of(length: int) -> int:
     return -(-length // CHUNK)
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@nb.njit(nogil=True, cache=True)
 def _parity(x: int) -> int:  # pragma: no cover (compiled)
     x ^= x >> 16
     x ^= x >> 8
@@ -112,7 +112,7 @@ def _parity(x: int) -> int:  # pragma: no cover (compiled)
     return (0x6996 >> (x & 15)) & 1
 
 
-@nb.njit("u2[:,::1](u8[::1], i8, i8, u2[::1])", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@nb.njit("u2[:,::1](u8[::1], i8, i8, u2[::1])", nogil=True, cache=True)
 def _deal_words(r: Ring, low: int, length: int, products: Array) -> Array:  # pragma: no cover
     count = (length + 3) // 4
     words = np.empty((r.size, count), dtype=np.uint16)
@@ -141,8 +141,8 @@ def deal_words(r: Ring, low: int, length: int) -> Array:
     "void(u8[::1], u2[:,::1], i8, b1, u2[::1], u1[::1], u2[::1], u1[::1], u1[:,::1])",
     nogil=True,
     cache=True,
-)  # type: ignore[untyped-decorator]
-def _compare_chunks(  # type: ignore[no-untyped-def] # noqa: PLR0913, ANN202
+)
+def _compare_chunks(  # type: ignore[no-untyped-def]
     c, words, length, first, less, less_one, equal, equal_one, out
 ):  # pragma: no cover (compiled)
     count = words.shape[1]
@@ -184,7 +184,7 @@ def pad_pairs(pairs: Bytes, *, first: bool) -> Bytes:
 
 
 @nb.njit("void(u1[:,::1], b1, u1[:,::1], u1[:,::1])", nogil=True, cache=True)
-def _node_inputs(  # type: ignore[no-untyped-def] # noqa: ANN202
+def _node_inputs(  # type: ignore[no-untyped-def]
     pairs, first, bits, less3
 ):  # pragma: no cover (compiled)
     count = pairs.shape[1]
@@ -234,8 +234,8 @@ def deal_products(masks: Bytes) -> Array:
     "void(u1[::1], u4[::1], u1[::1], b1, u4[::1], u1[::1], u4[::1], u1[::1], u1[::1])",
     nogil=True,
     cache=True,
-)  # type: ignore[untyped-decorator]
-def _combine(  # type: ignore[no-untyped-def] # noqa: PLR0913, ANN202
+)
+def _combine(  # type: ignore[no-untyped-def]
     opened, words, less3, first, less, less_one, equal, equal_one, out
 ):  # pragma: no cover (compiled)
     for i in range(opened.size):

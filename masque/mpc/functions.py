@@ -41,6 +41,11 @@ class Bit:
     def __bool__(self) -> NoReturn:
         raise TypeError("a secret Bit has no value here: use functions.where")
 
+    def __eq__(self, other: object) -> NoReturn:
+        raise TypeError("a secret Bit has no value here: use ^ and ~")
+
+    __hash__ = object.__hash__
+
     def __iter__(self) -> NoReturn:
         raise TypeError("secret bits cannot be looked at one by one: use functions.where")
 
@@ -129,9 +134,10 @@ def _pairs(
     key = (low, length)
     masked = x.masked(low, high)
     chunks = comparison.chunks_of(length)
-    if key not in x._words:
-        x._words[key] = x.graph.add("words", (masked,), Kind.WORDS, (*x.shape, chunks), key)
-    words, params = x._words[key], (thresholds, *key)
+    if key not in x.forms.words:
+        node = x.graph.add("words", (masked,), Kind.WORDS, (*x.shape, chunks), key)
+        x.forms.words[key] = node
+    words, params = x.forms.words[key], (thresholds, *key)
     shape = (*_leading(thresholds), *x.shape, chunks)
     pairs = x.graph.add("compare_chunks", (masked, words), Kind.PAIRS, shape, params)
     return _combined(x.graph, pairs), masked, words
@@ -235,7 +241,7 @@ def _wave(x: Secret, name: str, precision: tuple[int, int, int]) -> Secret:
 
 
 def _guards(x: Secret, name: str) -> Bit:
-    """[x < -guard] and [x < guard] of a fit, along a new first axis, both within its slack of the truth.
+    """[x < -guard] and [x < guard] of a fit, along a new first axis, within its slack of the truth.
 
     They look at bits worth the slack and more. Since the fit's own use of x opens 18 fraction
     bits, the carries of n parties count for 2^-18 each, and [x < t] is exact but for x from

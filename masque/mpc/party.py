@@ -62,7 +62,7 @@ class Nodes:
 class Party(Machine):
     """Party `index` of a program; `seed` and `supply` are its material, 32 bytes and a stream."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         program: Program,
         index: int,
@@ -166,7 +166,7 @@ class Party(Machine):
 
     def load(self, ref: Ref) -> Masked | Ring:
         """(Rows of) a register; rows chosen by an index array are copies."""
-        value = self.registers[ref.name]
+        value: Masked | Ring = self.registers[ref.name]
         if ref.rows is None:
             return value
         if isinstance(value, Masked):
@@ -199,9 +199,8 @@ class Party(Machine):
             d = linear(node, [s.above(low) for s in masked], public, constant=True)
             a = linear(node, [s.a for s in masked], public, constant=False)
             return Masked(d, a, low)
-        if node.kind is Kind.BITS:
-            return linear(node, secrets, public, constant=False)
-        return linear(node, [self._shares(s) for s in secrets], public, constant=self.first)
+        shares = [self._shares(s) for s in secrets]
+        return linear(node, shares, public, constant=self.first and node.kind is Kind.SHARE)
 
     # -- openings --------------------------------------------------------------------------------
 
@@ -247,7 +246,7 @@ class Party(Machine):
                 return (bits ^ masks).astype(np.uint64).reshape(-1)
             case "mask_bit":
                 masks = self._material[node.id][0] & 1
-                return (value ^ masks).astype(np.uint64).reshape(-1)
+                return np.asarray(value ^ masks, dtype=np.uint64).reshape(-1)
         assert node.op == "reveal"
         return np.ascontiguousarray(self._shares(value)).reshape(-1)
 
@@ -265,7 +264,8 @@ class Party(Machine):
                 values[node.id] = Flag(total.astype(np.uint8), material[1])
             case "reveal":
                 values[node.id] = None
-                self._revealed(*map(str, node.params), total)
+                name, effect = node.params
+                self._revealed(str(name), str(effect), total)
 
     def _revealed(self, name: str, effect: str, value: Ring) -> None:
         self.opened[name] = value
@@ -292,20 +292,20 @@ class Party(Machine):
         result = times(x.d, right)
         result += times(x.a, y.d)
         result += q
-        return result
+        return np.asarray(result)
 
     def flag_times(self, node: Node, values: Values) -> Ring:
         """[b x] = beta x + (1 - 2 beta) [m x], with [m x] = [m] d + [m a]."""
         flag, x = values[node.args[0]], values[node.args[1]]
         (q,) = self._material.pop(node.id)
         product = flag.m * x.d + q
-        return np.where(flag.beta != 0, self._shares(x) - product, product)
+        return np.asarray(np.where(flag.beta != 0, self._shares(x) - product, product))
 
     def flag_share(self, node: Node, values: Values) -> Ring:
         """[b] = beta + (1 - 2 beta) [m]."""
         flag = values[node.args[0]]
         one = np.uint64(self.first)
-        return np.where(flag.beta != 0, one - flag.m, flag.m)
+        return np.asarray(np.where(flag.beta != 0, one - flag.m, flag.m))
 
     def truncate(self, node: Node, values: Values) -> Ring:
         """f x / 2^s = F(y) - F(r) + f 2^(B+1-s) m (1 - top) - f 2^(B-1-s), F(v) = f v >> s.

@@ -13,7 +13,8 @@ operands' (`Secret.masked`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import ceil, frexp, inf, log2
 from typing import NoReturn
 
@@ -28,6 +29,7 @@ RING_BITS = 62  # magnitudes stay below 2^62, so that sums of two never wrap
 CONSTANT_BITS = 20  # precision of public factors, relative
 FACTOR_BITS = 24  # the same for factors applied within a truncation
 MAXIMUM_FACTOR_BITS = 30
+CARRIED = frozenset({"reshape", "transpose", "broadcast"})  # masked through their operand
 SLACK = 1 + 2.0**-40  # bounds are floating-point numbers, rounded at every operation
 
 
@@ -69,6 +71,22 @@ def encode_factor(factor: float, bits: int) -> tuple[int, int]:
     return (integer, shift) if integer else (0, 0)
 
 
+Recipe = tuple[str, tuple["Secret | Public", ...], tuple[object, ...]]
+
+
+@dataclass
+class Forms:
+    """The nodes of one array of ring elements, under whatever names: each form is made once.
+
+    `words`: dealt products of the bits (low, length) of the mask.
+    """
+
+    share: int | None
+    masked: int | None
+    recipe: Recipe | None
+    words: dict[tuple[int, int], int] = field(default_factory=dict)
+
+
 class Secret:
     """An array of secret numbers; see the module docstring."""
 
@@ -83,12 +101,11 @@ class Secret:
         *,
         share: int | None = None,
         masked: int | None = None,
-        recipe: tuple[str, tuple[Secret | Public, ...], tuple[object, ...]] | None = None,
+        recipe: Recipe | None = None,
     ) -> None:
         _fits(scale, bound, f"A value of block {graph.name!r}")
         self.graph, self.shape, self.scale, self.bound = graph, shape, scale, bound
-        self._share, self._masked, self._recipe = share, masked, recipe
-        self._words: dict[tuple[int, int], int] = {}
+        self.forms = Forms(share, masked, recipe)
 
     def __repr__(self) -> str:
         return f"Secret(shape={self.shape}, scale={self.scale}, bound={self.bound:.6g})"
@@ -98,19 +115,19 @@ class Secret:
     def _refuse(self) -> NoReturn:
         raise TypeError("a Secret has no value here: control flow must not depend on secrets")
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> bool:  # noqa: PLE0304 (it returns nothing)
         self._refuse()
 
-    def __int__(self) -> int:
+    def __int__(self) -> NoReturn:
         self._refuse()
 
-    def __float__(self) -> float:
+    def __float__(self) -> NoReturn:
         self._refuse()
 
-    def __iter__(self) -> Iterator[Secret]:
+    def __iter__(self) -> NoReturn:
         self._refuse()
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other: object) -> NoReturn:
         raise TypeError("use functions.equals: comparing secrets gives a secret bit")
 
     __hash__ = object.__hash__
@@ -119,41 +136,43 @@ class Secret:
 
     def share(self) -> int:
         """The node of this value's additive share."""
-        if self._share is None:
-            if self._recipe is not None:
-                op, operands, params = self._recipe
+        forms = self.forms
+        if forms.share is None:
+            if forms.recipe is not None:
+                op, operands, params = forms.recipe
                 args = tuple(o.share() if isinstance(o, Secret) else o.node for o in operands)
-                self._share = self.graph.add(op, args, Kind.SHARE, self.shape, params)
+                forms.share = self.graph.add(op, args, Kind.SHARE, self.shape, params)
             else:
                 args = (self.masked(),)
-                self._share = self.graph.add("unmask", args, Kind.SHARE, self.shape)
-        return self._share
+                forms.share = self.graph.add("unmask", args, Kind.SHARE, self.shape)
+        return forms.share
 
     def _masked_for_free(self) -> bool:
         """Whether this value is a linear function of values that are masked already."""
-        if self._masked is not None:
+        if self.forms.masked is not None:
             return True
-        if self._recipe is None:
+        if self.forms.recipe is None:
             return False
-        secrets = [o for o in self._recipe[1] if isinstance(o, Secret)]
+        secrets = [o for o in self.forms.recipe[1] if isinstance(o, Secret)]
         return all(o._masked_for_free() for o in secrets)
 
     def masked(self, low: int = 0, high: int = 64) -> int:
         """The node of d = x - a, with at least the bits `low` to `high` - 1 opened."""
-        if self._masked is None:
-            if self._recipe is not None and self._masked_for_free():
-                op, operands, params = self._recipe
+        forms = self.forms
+        if forms.masked is None:
+            if forms.recipe is not None and (forms.recipe[0] in CARRIED or self._masked_for_free()):
+                op, operands, params = forms.recipe
                 window = (low, high) if op in MOVES else (0, 64)
                 args = tuple(
                     o.masked(*window) if isinstance(o, Secret) else o.node for o in operands
                 )
-                self._masked = self.graph.add(op, args, Kind.MASKED, self.shape, params)
+                forms.masked = self.graph.add(op, args, Kind.MASKED, self.shape, params)
             else:
                 args = (self.share(),)
                 window = (low, high)
-                self._masked = self.graph.add("mask", args, Kind.MASKED, self.shape, window)
-        self.graph.demand(self._masked, low, high)
-        return self._masked
+                forms.masked = self.graph.add("mask", args, Kind.MASKED, self.shape, window)
+        self.graph.demand(forms.masked, low, high)
+        return forms.masked
 
     # -- linear functions: local, free -----------------------------------------------------------
 
@@ -212,10 +231,8 @@ class Secret:
 
     def _alias(self, scale: int, bound: float) -> Secret:
         """The same ring elements, read at another scale or with another bound; no node."""
-        if self._share is None and self._masked is None:
-            return Secret(self.graph, self.shape, scale, bound, recipe=self._recipe)
-        other = Secret(self.graph, self.shape, scale, bound, share=self._share, masked=self._masked)
-        other._recipe, other._words = self._recipe, self._words
+        other = Secret(self.graph, self.shape, scale, bound)
+        other.forms = self.forms
         return other
 
     def bounded(self, bound: float) -> Secret:
@@ -269,7 +286,7 @@ class Secret:
     # -- moves -----------------------------------------------------------------------------------
 
     @property
-    def T(self) -> Secret:  # noqa: N802 (numpy's name)
+    def T(self) -> Secret:  # numpy's name
         """The transpose."""
         return self.linear("transpose", (), (), self.shape[::-1], self.scale, self.bound)
 
@@ -284,7 +301,7 @@ class Secret:
 
     def __getitem__(self, index: object) -> Secret:
         """Basic numpy indexing: integers and slices, known while tracing."""
-        example = np.empty(self.shape, dtype=np.bool_)[index]  # type: ignore[index]
+        example = np.empty(self.shape, dtype=np.bool_)[index]  # type: ignore[call-overload]
         key = index if isinstance(index, tuple) else (index,)
         params = tuple(
             ("slice", k.start, k.stop, k.step) if isinstance(k, slice) else k for k in key

@@ -214,7 +214,7 @@ def test_scaling_is_exact() -> None:
     for shift in range(1, 64):
         for factor in (1, 2, 3, (1 << 30) - 1, 1 << 30, int(rng.integers(1, 1 << 31))):
             for half in (False, True):
-                got = scale_down(y, factor, shift, half=half)
+                got = scale_down(y, np.array(factor, dtype=np.uint64), shift, half=half)
                 half_unit = half << (shift - 1)
                 want = [((factor * int(v) + half_unit) >> shift) % (1 << 64) for v in y]
                 assert [int(v) for v in got] == want
