@@ -21,8 +21,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import masque.wire.polling  # before grpc  # noqa: F401
+
+if TYPE_CHECKING:
+    from masque.wire.exchange import PeerExchange
 
 SIZES = (64, 1 << 10, 4 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20)
 PROJECT = "bench"
@@ -93,10 +97,19 @@ def party(index: int, root: Path, swaps: int, pipe: Connection) -> None:
         binding = Binding("latency", 1, tuple(names), index, bytes(32), bytes(32))
         with PeerExchange(hub, binding, channels).open() as exchange:
             for size in SIZES:
-                row = measure("gRPC, mutual TLS", exchange.swap, size, swaps_of(size, swaps))
+                row = measure(transport(exchange), exchange.swap, size, swaps_of(size, swaps))
                 pipe.send(row)
         pipe.recv()
         server.stop(grace=0)
+
+
+def transport(exchange: PeerExchange) -> str:
+    """What was measured: mutual TLS, and which of the ways to send and to wait were in use."""
+    from masque.wire.polling import CHOSEN_IN_TIME
+    from masque.wire.streams import DirectOutgoing
+
+    sending = "direct" if isinstance(exchange._links[0].outgoing, DirectOutgoing) else "queued"
+    return f"gRPC TLS, {sending}, {'own' if CHOSEN_IN_TIME else 'engine'} polling"
 
 
 def issue(root: Path, parties: int) -> None:
@@ -171,10 +184,10 @@ def main() -> None:
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return
-    print(f"{'transport':18}{'bytes':>9}{'median us':>11}{'p90 us':>9}{'CPU us':>9}{'MB/s':>8}")
+    print(f"{'transport':31}{'bytes':>9}{'median us':>11}{'p90 us':>9}{'CPU us':>9}{'MB/s':>8}")
     for row in rows:
         print(
-            f"{row.transport:18}{row.size:9}{row.median_us:11.0f}{row.p90_us:9.0f}"
+            f"{row.transport:31}{row.size:9}{row.median_us:11.0f}{row.p90_us:9.0f}"
             f"{row.cpu_us:9.0f}{row.megabytes_per_second:8.1f}"
         )
 

@@ -88,6 +88,7 @@ class PeerExchange:
         not answer within `opening` seconds), `Conflict` (the attempt was used before).
         """
         until = time.monotonic() + self._opening
+        self._check_usable()
         self._registration = self._hub.register(self._binding, self.abort)
         threading.Thread(target=self._watch, name="exchange-watch", daemon=True).start()
         try:
@@ -100,7 +101,8 @@ class PeerExchange:
             raise self._fail(error) from None
         finally:
             self._awaited = None
-        if self._error is not None:  # aborted meanwhile
+        if self._error is not None:  # aborted meanwhile, perhaps before the registration
+            self._registration.close(self._notice(self._error))
             raise self._error
         return self
 
@@ -110,8 +112,7 @@ class PeerExchange:
         Raises `Unavailable` (a peer died, hangs or is too slow), `ProtocolError` (it sent something
         else than was due), `JobFailed` (it gave up and says why), or what `abort` was given.
         """
-        if self._error is not None:
-            raise self._error
+        self._check_usable()
         assert self._links[0].outgoing is not None, "open the exchange first"
         try:
             received = self._trade(payload)
@@ -151,6 +152,10 @@ class PeerExchange:
             self.close()
         else:
             self.abort(self._typed(error))
+
+    def _check_usable(self) -> None:
+        if self._error is not None:
+            raise self._error
 
     def _trade(self, payload: Buffer) -> list[memoryview]:
         size = len(payload)
@@ -212,21 +217,19 @@ class PeerExchange:
     def _explain(self, link: Link, error: grpc.RpcError) -> MasqueError:
         if self._error is not None:
             return self._error
-        if link.expired and link.deaf:
-            return self._located(Unavailable(f"Party {link.peer!r} stopped listening."), link)
-        if link.expired:
-            opening = link.outgoing is None
-            seconds = self._opening if opening else self._patience
-            silent = Unavailable(
-                f"Party {link.peer!r} sent nothing for {seconds:g} s.",
-                hint="Check that it is running and not paused or overloaded, and whether it waits "
-                "for the dealer or a third party: see its log.",
-            )
-            return self._located(silent, link)
+        if link.expired and error.code() is grpc.StatusCode.CANCELLED:
+            return self._located(self._expired(link), link)
         found = translate(error, service=f"party {link.peer!r}")
-        if "reporter" in found.where:
-            return found
-        return self._located(found, link)
+        return found if "reporter" in found.where else self._located(found, link)
+
+    def _expired(self, link: Link) -> Unavailable:
+        seconds = self._opening if link.outgoing is None else self._patience
+        what = "stopped listening" if link.deaf else f"sent nothing for {seconds:g} s"
+        return Unavailable(
+            f"Party {link.peer!r} {what}.",
+            hint="Check that it is running and not paused or overloaded, and whether it waits for "
+            "the dealer or a third party: see its log.",
+        )
 
     def _located(self, error: MasqueError, link: Link) -> MasqueError:
         """`error` with the peer, the job and the swap in its text and fields."""

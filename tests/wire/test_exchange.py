@@ -309,6 +309,24 @@ def test_a_stopping_hub_ends_its_exchanges(pair: Ring) -> None:
     assert "Party 'ben' is stopping." in str(told)
 
 
+def test_an_abort_before_opening_is_final(pair: Ring) -> None:
+    with pair.exchange(0) as exchange:
+        exchange.abort("Too many jobs.")
+        with pytest.raises(JobFailed, match="Too many jobs"):
+            exchange.open()
+    assert not pair.sites[0].hub._open
+
+
+def test_an_abort_ends_the_opening(pair: Ring) -> None:
+    with pair.exchange(0, opening=20.0) as exchange:
+        threading.Timer(0.4, exchange.abort, ("The job was cancelled.",)).start()
+        began = time.monotonic()
+        with pytest.raises(JobFailed, match="The job was cancelled"):
+            exchange.open()
+        assert time.monotonic() - began < 5
+    assert not pair.sites[0].hub._open
+
+
 def test_nothing_is_left_behind(pair: Ring) -> None:
     pair.run(lambda index, exchange: exchange.swap(b"x"))
     time.sleep(0.5)
