@@ -11,6 +11,10 @@ import grpc
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 """A handler's function: (request or iterator of them, context) to a response or iterator."""
 
+NON_BLOCKING = "experimental_non_blocking"
+"""gRPC's mark of a handler that is also given a function, by which it sends its responses itself
+from whatever thread it likes; gRPC's own health service and `masque.wire.streams` use it."""
+
 Guard = Callable[[str, grpc.ServicerContext], None]
 """Runs before the handler of a method; raises to keep the handler from running."""
 
@@ -59,8 +63,12 @@ def wrap_handler(handler: Handler, method: str, guard: Guard, trap: Trap) -> Han
         make = grpc.unary_stream_rpc_method_handler if streams else _UNARY_UNARY
         behaviour = handler.unary_stream if streams else handler.unary_unary
     assert behaviour is not None, "a handler has the function of its kind"
+    if getattr(behaviour, NON_BLOCKING, False):
+        wrapped: Behaviour = _NonBlocking(behaviour, method, guard, trap)
+    else:
+        wrapped = wrap(behaviour, method, guard, trap)
     return make(
-        wrap(behaviour, method, guard, trap),
+        wrapped,
         request_deserializer=handler.request_deserializer,
         response_serializer=handler.response_serializer,
     )
@@ -94,3 +102,22 @@ def _wrap_streaming(behaviour: Behaviour, method: str, guard: Guard, trap: Trap)
             raise
 
     return wrapped
+
+
+class _NonBlocking:
+    """A wrapped handler that keeps gRPC's mark, and hands on the function that sends."""
+
+    def __init__(self, behaviour: Any, method: str, guard: Guard, trap: Trap) -> None:
+        self._behaviour, self._method = behaviour, method
+        self._guard, self._trap = guard, trap
+        setattr(self, NON_BLOCKING, True)
+
+    def __call__(
+        self, request: Any, context: grpc.ServicerContext, *respond: Callable[[Any], None]
+    ) -> Any:
+        try:
+            self._guard(self._method, context)
+            return self._behaviour(request, context, *respond)
+        except Exception as error:
+            self._trap(error, self._method, context)
+            raise

@@ -98,3 +98,11 @@ def write_ready(server: Server, path: Path | None) -> None:
             hint="Mend the permissions of its directory, or remove ready_file.",
             file=str(path),
         ) from None
+
+
+def load_kernels() -> None:
+    """Load the compiled kernels now, so that no job waits for them. For `serve_until_stopped`."""
+    from masque.mpc.warm import warm
+
+    seconds = sum(spent for _, spent in warm())
+    _log.debug("kernels loaded", seconds=round(seconds, 3))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from masque.v1.dealer_pb2_grpc import add_DealerServicer_to_server
 from masque.wire.identity import Role
-from masque.wire.running import main, serve_until_stopped
+from masque.wire.running import load_kernels, main, serve_until_stopped
 from masque.wire.server import Server
 from masque.wire.settings import own_credentials
 from services.dealer.dealing import Pace
@@ -33,7 +33,7 @@ def serve(settings: DealerSettings, compile: Compile = compile_job) -> None:
         threads=limits.jobs * 8 + 8,
     )
     server.on_stop(service.close)
-    serve_until_stopped(server, settings)
+    serve_until_stopped(server, settings, load_kernels)
 
 
 def run(arguments: Sequence[str] | None = None, compile: Compile = compile_job) -> int:
