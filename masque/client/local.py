@@ -269,6 +269,9 @@ def _client(network: Network, authority: Authority) -> None:
         directory = network.home / name / "recipients"
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(public, directory / public.name)
+        policy = network.home / name / "policy.yaml"
+        if not policy.exists():  # it is the operator's to change
+            _yaml(policy, {"outputs": ["sealed", "kept", "open"]})
 
 
 def _configure(network: Network, addresses: Sequence[str]) -> None:
@@ -288,6 +291,7 @@ def _configure(network: Network, addresses: Sequence[str]) -> None:
             "coordinator": COORDINATOR,
             "data": "data",
             "recipients": "recipients",
+            "policy": "policy.yaml",
         }
         _yaml(
             place.config,

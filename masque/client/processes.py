@@ -20,6 +20,8 @@ STARTING = 180.0
 STOPPING = 12.0
 """Seconds a service may take to end after it was told to; then it is killed."""
 
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
 
 @dataclass(frozen=True)
 class Place:
@@ -65,6 +67,7 @@ def start(place: Place, *, bound_to_us: bool = False) -> subprocess.Popen[bytes]
             env=_environment(),
             start_new_session=True,  # Ctrl-C is ours to pass on
         )
+    _children[process.pid] = process
     place.pid_file.write_text(f"{process.pid}\n", encoding="ascii")
     return process
 
@@ -188,7 +191,6 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 def _reap(pid: int) -> None:
     """Collect a child of ours that has ended, so that it does not stay as a zombie."""
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        del _children[pid]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
 from masque.data.table import parse_table
-from masque.errors import MasqueError, ProtocolError
+from masque.errors import MasqueError, ProtocolError, Unavailable
 from masque.jobs.bound import BoundJob
 from masque.jobs.fit import SharedTable
 from masque.v1 import dealer_pb2, party_pb2
@@ -61,7 +62,7 @@ class Peers:
 
     def tables(self, party: str) -> list[SharedTable]:
         """The data sets that a party holds."""
-        with self._blaming(party):
+        with self._explaining(party):
             reply = self._parties[party].ListDatasets(
                 party_pb2.ListDatasetsRequest(), timeout=BRIEF
             )
@@ -76,7 +77,7 @@ class Peers:
         The dealer tells no names. Raises ProtocolError if it has read another job than was sent.
         """
         timeout, text = self._settings.prepare_seconds, job.canonical()
-        with self._blaming(peer):
+        with self._explaining(peer):
             if peer == self.dealer:
                 dealt = self._track(
                     self._dealer.Prepare.future(
@@ -145,10 +146,6 @@ class Peers:
                 )
                 self._parties[peer].Abort(request, timeout=ABORT)
 
-    def explained(self, peer: str, error: grpc.RpcError) -> MasqueError:
-        """The error with another look at a connection that failed without saying why."""
-        return explain(error, self._addresses[peer], self._identities[peer], self._credentials)
-
     def cancel(self) -> None:
         """Break off every call that is under way."""
         with self._lock:
@@ -189,7 +186,19 @@ class Peers:
             self._running.discard(call)
 
     def _blaming(self, peer: str) -> Any:
+        """While a job runs: what a broken call means, told at once."""
         return translating(self._identities[peer], self._addresses[peer])
+
+    @contextmanager
+    def _explaining(self, peer: str) -> Iterator[None]:
+        """Before it runs: with another look at a connection that failed without a reason."""
+        try:
+            yield
+        except grpc.FutureCancelledError:
+            raise Unavailable(f"The call to {peer} was broken off.", peer=peer) from None
+        except grpc.RpcError as error:
+            identity, address = self._identities[peer], self._addresses[peer]
+            raise explain(error, address, identity, self._credentials) from error
 
 
 def _items(party: str, chunks: Iterator[Any]) -> Iterator[Sealed]:
