@@ -127,9 +127,12 @@ def reader(seed: bytes) -> Callable[[int], Bytes]:
 def permutation(seed: int, label: str | int, count: int) -> NDArray[np.int64]:
     """A public permutation of range(count), int64 [count], of the public `seed` and `label`.
 
-    The order of `count` 64-bit words of a stream (ties keep their order), so it depends on no
-    library's sampling code. For public shuffles only: `seed` is a number that everybody knows.
+    The order of `count` words of a stream, each with its index in its lowest bits: no two are
+    equal, so the order depends on no library's sorting or sampling code, and sorting them yields
+    the indices as well. For public shuffles only: `seed` is a number that everybody knows.
     """
     root = derive(bytes(SEED_SIZE), "public permutation", seed, label)
-    order = np.argsort(Stream(root).words(0, count), kind="stable")
-    return order.astype(np.int64, copy=False)
+    bits = np.uint64(max(0, count - 1).bit_length())
+    words = Stream(root).words(0, count) >> bits << bits | np.arange(count, dtype=np.uint64)
+    words.sort()
+    return (words & np.uint64((1 << int(bits)) - 1)).astype(np.int64)
