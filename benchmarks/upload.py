@@ -46,7 +46,8 @@ def schema_text(columns: int) -> str:
 def share(path: Path, schema_path: Path, parties: int, into: Path) -> dict[str, float]:
     """Runs in a process of its own."""
     from masque.data.schema import load
-    from masque.data.shares import checksum, share_stream
+    from masque.data.chunks import checksum
+    from masque.data.shares import share_stream
     from masque.data.store import Store
     from masque.mpc import prg
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from masque.client.services import BRIEF, Peer
 from masque.data import schema as schemas
-from masque.data.shares import Progress, ShareStream, checksum, share_stream
+from masque.data.chunks import checksum
+from masque.data.shares import Progress, ShareStream, share_stream
 from masque.data.table import TableInfo
 from masque.errors import MasqueError, SpecError
 from masque.jobs.spec import NAME

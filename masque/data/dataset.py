@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from masque.data import identifiers
+from masque.data.chunks import IDENTIFIER_WORDS
 from masque.data.disk import damaged
 from masque.data.pages import StoreKey, read_pages
 from masque.data.upload import IDENTIFIERS, ROWS, Entry
@@ -70,7 +70,7 @@ class Dataset:
                 hint="Share it with an identifier column, at every owner.",
                 dataset=self.entry.name,
             )
-        return self._words(IDENTIFIERS, 0, identifiers.WORDS)
+        return self._words(IDENTIFIERS, 0, IDENTIFIER_WORDS)
 
     def _words(self, file: str, first: int, count: int) -> Words:
         assert file in self._files, "the data set is closed"

@@ -23,9 +23,6 @@ from numpy.typing import NDArray
 from masque.data.cells import MAX_TEXT, as_text
 from masque.data.readers import Block, Reader
 
-WORDS = 4
-"""uint64 words of a digest."""
-
 _LABEL = b"masque identifiers 1\x00"
 
 

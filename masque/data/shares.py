@@ -7,7 +7,6 @@ a fault in its last row; then it is read again, encoded, split and cut into chun
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from masque.data.chunks import MAX_CHUNK_BYTES
 from masque.data.encode import Encoder
 from masque.data.faults import fault
 from masque.data.identifiers import IdentifierDigest
@@ -37,9 +37,6 @@ MAX_DESCRIPTION = 3 * 2**20
 MAX_FAULTS = 5
 """Faulty columns after which a file is not read any further."""
 
-MAX_CHUNK_BYTES = 2**21
-"""A chunk must stay well under the 4 MiB of a gRPC message."""
-
 
 @dataclass(frozen=True)
 class Chunk:
@@ -52,11 +49,6 @@ class Chunk:
     def payload(self, party: int) -> bytes:
         """The share of `party` as it travels: C order, little-endian."""
         return self.shares[party].astype("<u8", copy=False).tobytes()
-
-
-def checksum(payload: bytes | memoryview) -> int:
-    """CRC-32 of a chunk's bytes: against mistakes, not against attackers (TLS is)."""
-    return zlib.crc32(payload)
 
 
 class ShareStream:

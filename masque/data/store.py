@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from masque.data import identifiers
+from masque.data.chunks import IDENTIFIER_WORDS
 from masque.data.dataset import Dataset
 from masque.data.disk import create, damaged, flush, full, lock, make_directory, sync
 from masque.data.pages import load_key, stored_size
@@ -282,7 +282,7 @@ class Store:
         folder = self._shares / entry.folder
         wanted = {ROWS: stored_size(entry.info.share_bytes)}
         if entry.info.has_identifiers:
-            wanted[IDENTIFIERS] = stored_size(8 * identifiers.WORDS)
+            wanted[IDENTIFIERS] = stored_size(8 * IDENTIFIER_WORDS)
         try:
             return entry.name == name and all(
                 (folder / file).stat().st_size == size for file, size in wanted.items()

@@ -12,10 +12,9 @@ from typing import IO
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from masque.data import identifiers
+from masque.data.chunks import IDENTIFIER_WORDS, MAX_CHUNK_BYTES, checksum
 from masque.data.disk import create, full, sync
 from masque.data.pages import PageWriter, StoreKey
-from masque.data.shares import MAX_CHUNK_BYTES, checksum
 from masque.data.table import TableInfo
 from masque.errors import InputError, MasqueError, ProtocolError
 
@@ -118,8 +117,8 @@ class Writer:
         problem = ""
         if not self.info.has_identifiers:
             problem = "an identifier digest for a table without identifiers"
-        elif memoryview(payload).nbytes != 8 * identifiers.WORDS:
-            problem = f"an identifier digest that has not {8 * identifiers.WORDS} bytes"
+        elif memoryview(payload).nbytes != 8 * IDENTIFIER_WORDS:
+            problem = f"an identifier digest that has not {8 * IDENTIFIER_WORDS} bytes"
         elif self._identifiers:
             problem = "an identifier digest twice"
         if problem:

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from masque.data.chunks import checksum
 from masque.data.schema import loads
-from masque.data.shares import checksum
 from masque.data.store import Store
 from masque.data.table import TableInfo
 from masque.data.upload import Writer

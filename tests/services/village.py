@@ -20,7 +20,7 @@ import grpc
 import numpy as np
 import yaml
 
-from masque.data.shares import checksum
+from masque.data.chunks import checksum
 from masque.data.table import TableInfo
 from masque.jobs.bound import BoundJob, Recipient, bind
 from masque.jobs.fit import SharedTable
