@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import socket
 import statistics
 import tempfile
@@ -105,11 +106,12 @@ def party(index: int, root: Path, swaps: int, pipe: Connection) -> None:
 
 def transport(exchange: PeerExchange) -> str:
     """What was measured: mutual TLS, and which of the ways to send and to wait were in use."""
-    from masque.wire.polling import CHOSEN_IN_TIME
+    from masque.wire.polling import CHOSEN_IN_TIME, SETTINGS
     from masque.wire.streams import DirectOutgoing
 
     sending = "direct" if isinstance(exchange._links[0].outgoing, DirectOutgoing) else "queued"
-    return f"gRPC TLS, {sending}, {'own' if CHOSEN_IN_TIME else 'engine'} polling"
+    own = CHOSEN_IN_TIME and all(os.environ.get(name) == SETTINGS[name] for name in SETTINGS)
+    return f"gRPC TLS, {sending}, {'own' if own else 'other'} polling"
 
 
 def issue(root: Path, parties: int) -> None:

@@ -35,7 +35,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 @pytest.fixture(params=[True, False], ids=["direct", "queued"])
 def pair(project: Project, request: pytest.FixtureRequest) -> Iterator[Ring]:
-    with ring(project, 2, direct=request.param, patience=1.0) as two:
+    with ring(project, 2, direct=request.param, patience=1.5) as two:
         yield two
 
 
@@ -117,7 +117,7 @@ def test_an_unknown_job_waits_and_is_not_found(pair: Ring) -> None:
     error = call_ann(pair, pair.bindings[1].claim("ann"))
     assert isinstance(error, NotFound)
     assert "Party 'ann' has no attempt 1 of job 'job'." in str(error)
-    assert 0.9 < time.monotonic() - began < 5
+    assert 1.4 < time.monotonic() - began < 8
     assert not pair.sites[0].hub._waiting
 
 
@@ -135,7 +135,7 @@ def test_a_stale_attempt_is_refused_at_once(pair: Ring) -> None:
         assert isinstance(error, Refused)
         assert "Attempt 1 of job 'job' is over at party 'ann'" in str(error)
         registration.close()  # and stays refused when nothing runs any more
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 1.4
 
 
 def test_an_early_stream_of_an_attempt_that_was_overtaken(pair: Ring) -> None:
@@ -166,16 +166,16 @@ def test_the_second_stream_of_a_sender_is_refused_and_the_first_lives(pair: Ring
 
 
 def test_two_early_streams_of_a_sender(pair: Ring) -> None:
-    ann, ben = pair.sites
-    with ben.channel(ann) as channel:
-        claim = pair.bindings[1].claim("ann")
-        first: Any = channel.unary_stream(METHOD, None, None)(b"", metadata=claim, timeout=10)
-        time.sleep(0.3)
-        error = call_ann(pair, claim)
-        assert isinstance(error, Conflict)
-        ann.hub.register(pair.bindings[0])
-        assert next(first) == GREETING
-        first.cancel()
+    hub, claim = pair.sites[0].hub, pair.bindings[1].claim("ann")
+    results: list[Any] = []
+    first = threading.Thread(target=lambda: results.append(call_ann(pair, claim)))
+    first.start()
+    while not hub._waiting:
+        time.sleep(0.01)
+    assert isinstance(call_ann(pair, claim), Conflict)
+    hub.register(pair.bindings[0])
+    first.join(10)
+    assert results == [GREETING]
 
 
 def test_early_streams_are_limited(pair: Ring) -> None:
