@@ -2,14 +2,17 @@
 
 gRPC reads its settings once, when it is first imported, and its Python API has no way to ask for a
 minimum TLS version. So this package, imported before `grpc`, leaves TLS 1.2 no cipher suite that
-any of our certificates could serve (see `masque.wire.tls`). Start a service's main module
-with `import masque.wire`.
+any of our certificates could serve (see `masque.wire.tls`), and lets whoever waits for the network
+poll it himself (see `masque.wire.polling`). Start a service's main module with
+`import masque.wire`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+
+from masque.wire import polling as polling
 
 CIPHER_SETTING = "GRPC_SSL_CIPHER_SUITES"
 """The variable from which gRPC reads the cipher suites of TLS 1.2; those of 1.3 are fixed."""
