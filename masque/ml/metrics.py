@@ -78,7 +78,7 @@ def label_scale(task: Task) -> int:
 
 
 def score_block(task: Task, rows: int, features: float, weights: tuple[int, float]) -> Block:
-    """Scores of held-out rows, and their labels, both masked. Two rounds, or four.
+    """Scores of held-out rows, and their labels, both masked. Two to four rounds.
 
     `features`: the rows' bound; `weights`: scale and bound.
     """
@@ -87,8 +87,7 @@ def score_block(task: Task, rows: int, features: float, weights: tuple[int, floa
     w = trace.input("w", task.shape, *weights, masked=True)
     y = trace.input("y", (rows, task.classes), DATA_SCALE, 1.0)
     trace.output("scores", X @ w, SCORE_SCALE, masked=True)
-    if task.kind != "linear":
-        y = (~less(y, 0.5, resolution=10)).value()
+    y = y if task.kind == "linear" else models.exact(y)
     trace.output("labels", y, label_scale(task), masked=True)
     return trace.freeze()
 

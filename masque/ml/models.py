@@ -27,14 +27,20 @@ def residual(kind: Kind, z: Secret, y: Secret, scale: int) -> Secret:
     return difference.at(min(scale, difference.scale)).bounded(ERROR)
 
 
+def exact(y: Secret) -> Secret:
+    """Labels of classes as whole numbers: 0 or 1 with no fraction bits. Three openings."""
+    return (~less(y, 0.5, resolution=10)).value()
+
+
 def loss(kind: Kind, z: Secret, y: Secret) -> Secret:
-    """Loss of every row, [rows], at 16 fraction bits; see `loss_bound`."""
+    """Loss of every row, [rows], at 16 fraction bits; see `loss_bound`. `exact` labels."""
     if kind == "linear":
         difference = bounded_residual(z, y)
         return (difference * difference).at(LOSS_SCALE).sum(axis=1)
+    z = z.at(min(LOSS_SCALE, z.scale))
     if kind == "logistic":
-        return (softplus(z).at(LOSS_SCALE) - (y * z).at(LOSS_SCALE)).sum(axis=1)
-    return _log_sum_exp(z) - (y * z).at(LOSS_SCALE).sum(axis=1)
+        return (softplus(z).at(LOSS_SCALE) - y * z).sum(axis=1)
+    return _log_sum_exp(z) - (y * z).sum(axis=1)
 
 
 def loss_bound(kind: Kind, score: float, classes: int) -> float:
@@ -53,7 +59,7 @@ def _log_sum_exp(z: Secret) -> Secret:
     """log(sum exp(z_j)) of every row, [rows], the largest score taken out first."""
     largest = argmax_one_hot(z).times(z).sum(axis=1, keepdims=True).bounded(z.bound)
     total = exp(z - largest).at(LOSS_SCALE).sum(axis=1)  # between 1 and the number of classes
-    return log(total, minimum=0.5).at(LOSS_SCALE) + largest.reshape(z.shape[0]).at(LOSS_SCALE)
+    return log(total, minimum=0.5).at(LOSS_SCALE) + largest.reshape(z.shape[0])
 
 
 def positive(z: Secret) -> Secret:

@@ -75,6 +75,7 @@ class Stopping:
         y = trace.input("y", (count, task.classes), DATA_SCALE, 1.0)
         w = trace.input("w", task.shape, limits.weight_scale, limits.weight)
         total = trace.input("total", (1,), self.scale, self.bound)
+        y = y if task.kind == "linear" else models.exact(y)
         losses = models.loss(task.kind, X @ w, y).sum().reshape(1).at(self.scale)
         total = total * trace.argument("keep", (), 0, 1.0) + losses
         trace.output("total", total.bounded(self.bound), self.scale)
