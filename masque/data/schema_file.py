@@ -40,7 +40,7 @@ def parse(path: Path, text: str | None = None) -> tuple[dict[str, Any], Lines]:
         raise fault(
             path,
             "this is not a schema: no `columns:` and `label:` found.",
-            "See docs/data.md, or draft one from the data file with `masque schema`.",
+            "See docs/data.md, or draft one from the data file with `masque schema draft`.",
         )
     lines: Lines = {}
     content = _plain(path, node, (), lines)
@@ -57,7 +57,7 @@ def _read(path: Path) -> str:
         raise fault(
             path,
             f"there is no such schema file: {path}.",
-            "Check the path, or draft a schema from the data file with `masque schema`.",
+            "Check the path, or draft a schema from the data file with `masque schema draft`.",
         ) from None
     except OSError as error:
         raise fault(path, f"cannot be read: {error.strerror}.", "Check the path.") from None

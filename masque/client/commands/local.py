@@ -61,7 +61,7 @@ def status(directory: Directory, json: Json = False) -> None:
     if json:
         console.emit({"services": [vars(health) for health in found]})
     else:
-        rows = [(h.role, h.name, h.address, h.pid or "-", h.state, h.problem) for h in found]
+        rows = [(h.role, h.name, h.address, str(h.pid or "-"), h.state, h.problem) for h in found]
         console.table(["service", "name", "address", "pid", "state", ""], rows)
     if any(health.state != "serving" for health in found):
         raise typer.Exit(5)
