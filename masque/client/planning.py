@@ -61,6 +61,20 @@ class Part:
     seconds: float = 0.0
 
 
+def summed(name: str, parts: Sequence[Part]) -> Part:
+    """Several parts as one; needs one at least."""
+    columns = zip(*(part.corrections for part in parts), strict=True)
+    return Part(
+        name,
+        sum(part.rounds for part in parts),
+        sum(part.sent_by_a_party for part in parts),
+        tuple(sum(column) for column in columns),
+        sum(part.drawn for part in parts),
+        sum(part.multiplications for part in parts),
+        sum(part.seconds for part in parts),
+    )
+
+
 @dataclass(frozen=True)
 class Plan:
     """The parts in order, and what the job opens."""
@@ -75,16 +89,7 @@ class Plan:
     @property
     def total(self) -> Part:
         """All parts together."""
-        columns = zip(*(part.corrections for part in self.parts), strict=True)
-        return Part(
-            "total",
-            sum(part.rounds for part in self.parts),
-            sum(part.sent_by_a_party for part in self.parts),
-            tuple(sum(column) for column in columns),
-            sum(part.drawn for part in self.parts),
-            sum(part.multiplications for part in self.parts),
-            sum(part.seconds for part in self.parts),
-        )
+        return summed("total", self.parts)
 
     def as_json(self) -> dict[str, Any]:
         """Ready for JSON."""

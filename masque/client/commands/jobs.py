@@ -227,26 +227,19 @@ def _show_plan(found: Any) -> None:
 
 
 def _shortened(parts: Any) -> list[Any]:
-    """Consecutive training rounds that cost the same, as one line."""
-    shown: list[Any] = []
-    counts: list[int] = []
-    for part in parts:
-        key = (part.rounds, part.sent_by_a_party, part.multiplications)
-        if shown and key == (
-            shown[-1].rounds,
-            shown[-1].sent_by_a_party,
-            shown[-1].multiplications,
-        ):
-            counts[-1] += 1
-            continue
-        shown.append(part)
-        counts.append(1)
-    from dataclasses import replace
+    """Epochs summed up in one line, so that a plan fits a screen and its lines add up."""
+    from itertools import groupby
 
-    return [
-        replace(part, name=f"{part.name} and {count - 1} more like it, each") if count > 1 else part
-        for part, count in zip(shown, counts, strict=True)
-    ]
+    from masque.client.planning import summed
+
+    shown: list[Any] = []
+    for stem, members in groupby(parts, key=lambda part: part.name.split()[0]):
+        same = list(members)
+        if stem == "epoch" and len(same) > 2:
+            name = f"{same[0].name} to {same[-1].name.removeprefix('epoch ')}"
+            same = [summed(name, same)]
+        shown += same
+    return shown
 
 
 def _grouped(openings: Any) -> list[tuple[str, int, tuple[str, ...]]]:
