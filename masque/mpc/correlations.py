@@ -170,33 +170,38 @@ def opened_bits(graph: Graph | Block, node: Node) -> int:
 class Layout:
     """Where everything dealt for a block lies: in the seeds' stream, and in the corrections.
 
-    Draws lie in schedule order, each array at a multiple of 8 bytes. Corrected arrays are numbered
-    in the same order; number j of call `position` goes to party (position + j) mod n.
+    Draws lie in schedule order, each array at a multiple of 8 bytes. Corrected arrays are dealt to
+    n *seats* of about equal loads; which party takes which seat turns from call to call.
     """
 
     def __init__(self, block: Block) -> None:
         self.parties = block.parties
-        self.deals: dict[int, tuple[tuple[Deal, int, int], ...]] = {}  # node: deal, offset, j
+        self.deals: dict[int, tuple[tuple[Deal, int, int], ...]] = {}  # node: deal, offset, seat
         self.drawn = 0
-        sizes = [0] * block.parties
-        number = 0
+        self._loads = [0] * block.parties
         for step in block.steps:
             for node in (*step.local, *step.opened):
                 rows = []
                 for deal in deals(node):
-                    rows.append((deal, self.drawn, number))
+                    seat = self._loads.index(min(self._loads))
+                    rows.append((deal, self.drawn, seat))
                     self.drawn += deal.drawn
-                    if deal.bits:
-                        sizes[number % block.parties] += deal.corrected
-                        number += 1
+                    self._loads[seat] += deal.corrected
                 if rows:
                     self.deals[node.id] = tuple(rows)
-        self._sizes = tuple(sizes)
+
+    def seat(self, position: int, party: int) -> int:
+        """The seat that `party` takes in call `position`.
+
+        Turned by the sum of the position's digits in base n: whatever the rhythm in which a
+        program calls its blocks, no party keeps to the heavier seats.
+        """
+        turn = 0
+        while position:
+            position, digit = divmod(position, self.parties)
+            turn += digit
+        return (party - turn) % self.parties
 
     def corrected(self, position: int, party: int) -> int:
         """Correction bytes that `party` receives for call `position`."""
-        return self._sizes[(party - position) % self.parties]
-
-    def receives(self, position: int, party: int, number: int) -> bool:
-        """Whether `party` is the one corrected in array `number` of call `position`."""
-        return (position + number) % self.parties == party
+        return self._loads[self.seat(position, party)]

@@ -56,7 +56,9 @@ class Dealer(Machine):
         self._position += 1
         self._drawn.clear()
         self._sums.clear()
-        return [b"".join(parts) for parts in self._parts]
+        seats = [b"".join(parts) for parts in self._parts]
+        layout = self.layout(call.block)
+        return [seats[layout.seat(position, party)] for party in range(self.program.parties)]
 
     def _sum(self, deal: Deal, offset: int) -> Array:
         """The sum (or XOR) of what all parties draw for one array."""
@@ -75,12 +77,11 @@ class Dealer(Machine):
         sums = [self._sum(deal, offset) for deal, offset, _ in rows]
         args = [values.get(arg) for arg in node.args]
         targets, known = LAWS[node.op](node, args, sums)
-        for (deal, _, number), total, target in zip(rows, sums, targets, strict=True):
+        for (deal, _, seat), total, target in zip(rows, sums, targets, strict=True):
             if target is not None and deal.size:
                 fix = target ^ total if deal.xor else target - total
                 packed = packing.pack(_words(fix, deal.bits), 0, deal.bits)
-                receiver = (self._position + number) % self.program.parties
-                self._parts[receiver].append(packed.tobytes())
+                self._parts[seat].append(packed.tobytes())
         return known
 
     def action(self, node: Node, block: Block) -> Action | None:

@@ -127,7 +127,7 @@ class Party(Machine):
         """Expand this call's material, apply the corrections meant for this party."""
         layout, position = self.layout(block), self._position
         drawn = self._stream.expand(position, layout.drawn)
-        size = layout.corrected(position, self.index)
+        size, own_seat = layout.corrected(position, self.index), layout.seat(position, self.index)
         corrections = memoryview(self._supply.corrections(position, size) if size else b"")
         if len(corrections) != size:
             raise ProtocolError(
@@ -137,9 +137,9 @@ class Party(Machine):
             )
         for node_id, rows in layout.deals.items():
             arrays = []
-            for deal, offset, number in rows:
+            for deal, offset, seat in rows:
                 array = np.ndarray(deal.shape, deal.dtype, drawn, offset)
-                if deal.bits and layout.receives(position, self.index, number):
+                if deal.bits and seat == own_seat:
                     part, corrections = corrections[: deal.corrected], corrections[deal.corrected :]
                     fix = packing.unpack(part, deal.size, deal.bits).reshape(deal.shape)
                     array = array ^ fix.astype(deal.dtype) if deal.xor else array + fix
