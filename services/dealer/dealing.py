@@ -89,8 +89,9 @@ class Dealing:
                     party=party,
                 )
             self._joined.add(party)
+            seed = self._seeds[self._job.parties.index(party)]
             self._changed.notify_all()
-        return self._stream(party)
+        return self._stream(party, seed)
 
     def left(self, party: str) -> None:
         """The stream of `party` is over; before its end, that ends the job for all."""
@@ -110,13 +111,10 @@ class Dealing:
             outbox.fail(error)
         self._ended(error)
 
-    def _stream(self, party: str) -> Iterator[Material]:
+    def _stream(self, party: str, seed: bytes) -> Iterator[Material]:
         outbox, pace = self._outboxes[party], self._pace
-        with self._changed:
-            if self._error is not None:
-                raise self._error
-            message = seed_message(self._seeds[self._job.parties.index(party)])
-        yield message
+        yield seed_message(seed)
+        del seed
         number = 0
         while True:
             if number >= pace.prompt and outbox.waiting < pace.small:

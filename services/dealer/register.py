@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from masque.errors import Conflict, JobFailed, NotFound, Refused
+from masque.errors import Conflict, JobFailed, MasqueError, NotFound, Refused
 from masque.jobs.bound import BoundJob
 from services.dealer.dealing import Dealing
 
@@ -31,6 +31,7 @@ class Entry:
     dealing: Dealing | None = field(repr=False)
     ended: str = ""
     culprit: str = ""
+    complete: bool = False
 
 
 class Register:
@@ -48,8 +49,8 @@ class Register:
     def known(self, job: BoundJob) -> Entry | None:
         """The entry of this very attempt, or None if it is new.
 
-        Raises Conflict for another spec under this id, Refused for an attempt that is over or if
-        there is no room, JobFailed for one that has failed.
+        One that has been dealt to its end is known as well. Raises Conflict for another spec under
+        this id, Refused for an earlier attempt or if there is no room, JobFailed for a failed one.
         """
         entry = self._entries.get(job.job_id)
         if entry is None or (job.attempt > entry.attempt and job.subject() == entry.subject):
@@ -74,7 +75,8 @@ class Register:
                 hint="Material is never dealt twice: begin a new attempt.",
                 job=job.job_id,
             )
-        self._still(entry)
+        if not entry.complete:
+            self._still(entry)
         return entry
 
     def admit(self, entry: Entry) -> Dealing | None:
@@ -97,11 +99,13 @@ class Register:
         self._still(entry)
         return entry
 
-    def end(self, job_id: str, attempt: int, how: str, culprit: str = "") -> None:
-        """An attempt is over: nothing of it is kept but that it was."""
+    def end(self, job_id: str, attempt: int, error: MasqueError | None) -> None:
+        """An attempt has failed, or all of it was sent: nothing is kept but that it was."""
         entry = self._entries.get(job_id)
         if entry is not None and entry.attempt == attempt and entry.dealing is not None:
-            entry.dealing, entry.ended, entry.culprit = None, how, culprit
+            entry.dealing, entry.complete = None, error is None
+            entry.ended = str(error) if error else "all of it has been sent."
+            entry.culprit = str(error.where.get("service") or "") if error else ""
 
     def _still(self, entry: Entry) -> None:
         if entry.dealing is None:

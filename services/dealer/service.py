@@ -147,10 +147,8 @@ class DealerService(DealerServicer):
         return entry
 
     def _end(self, job: BoundJob, error: MasqueError | None) -> None:
-        culprit = str(error.where.get("service") or "") if error else ""
         with self._changed:
-            how = str(error) if error else "all of it has been sent."
-            self._register.end(job.job_id, job.attempt, how, culprit)
+            self._register.end(job.job_id, job.attempt, error)
             self._changed.notify_all()
         if error is None:
             _log.info("job dealt", job=job.job_id, attempt=job.attempt)

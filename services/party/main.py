@@ -16,7 +16,7 @@ from masque.jobs.policy import Policy
 from masque.v1.party_pb2_grpc import add_PartyServicer_to_server
 from masque.wire.hub import Hub
 from masque.wire.identity import Role
-from masque.wire.running import main, serve_until_stopped
+from masque.wire.running import load_kernels, main, serve_until_stopped
 from masque.wire.server import Server
 from masque.wire.settings import own_credentials
 from masque.wire.streams import METHOD
@@ -63,7 +63,7 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
             compile,
         )
         jobs = Jobs(memory, workshop, limits.jobs)
-        service = PartyService(settings.name, store, jobs, results, workshop.totals)
+        service = PartyService(settings.name, store, jobs, results, workshop)
 
         def register(server: grpc.Server) -> None:
             add_PartyServicer_to_server(service, server)
@@ -79,7 +79,7 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
         ).start()
         if store.damaged:
             _log.warning("damaged data sets", datasets=list(store.damaged))
-        serve_until_stopped(server, settings)
+        serve_until_stopped(server, settings, load_kernels)
 
 
 def mount_exchange(hub: Hub, server: grpc.Server) -> None:

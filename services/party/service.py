@@ -24,7 +24,7 @@ from services.party.attempt import Account
 from services.party.job import Job, Task
 from services.party.jobs import Jobs
 from services.party.results import Results
-from services.party.workshop import Totals
+from services.party.workshop import PartyWorkshop
 
 PERMISSIONS: Permissions = {
     "/masque.v1.Party/Upload": {Role.CLIENT},
@@ -53,10 +53,10 @@ class PartyService(PartyServicer):
     """Keeps shares for clients, computes for its coordinator; `Exchange` is the hub's."""
 
     def __init__(
-        self, name: str, store: Store, jobs: Jobs, results: Results, totals: Totals
+        self, name: str, store: Store, jobs: Jobs, results: Results, workshop: PartyWorkshop
     ) -> None:
         self._name, self._store, self._jobs = name, store, jobs
-        self._results, self._totals = results, totals
+        self._results, self._workshop = results, workshop
         self._stopping = False
 
     # -- clients ---------------------------------------------------------------------------------
@@ -124,6 +124,7 @@ class PartyService(PartyServicer):
         job = read_bound(request.bound_job, f"coordinator {sender!r}")
         if self._stopping:
             raise Unavailable(f"party {self._name!r} is stopping.", party=self._name)
+        self._workshop.check_named(job, sender)  # a stranger must not take the job's id
         prepared = self._jobs.take_up(job.job_id).prepare(job, sender)
         return messages.PreparePartyReply(
             job_digest=prepared.job_digest,
@@ -200,8 +201,8 @@ class PartyService(PartyServicer):
         self, request: messages.DescribePartyRequest, context: grpc.ServicerContext
     ) -> messages.DescribePartyReply:
         """Name, version, and what this party has seen and sent since its start, in numbers."""
-        account, sent_to = Account(), dict(self._totals.sent_to)
-        account.add(self._totals.account)
+        account, sent_to = Account(), dict(self._workshop.totals.sent_to)
+        account.add(self._workshop.totals.account)
         entries = self._store.list()
         return messages.DescribePartyReply(
             name=self._name,

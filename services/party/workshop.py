@@ -93,10 +93,7 @@ class PartyWorkshop:
     def compile(self, job: BoundJob, sender: str, failed: Listener) -> Attempt:
         """See `Workshop`; the checks are those of `preparing`."""
         around, name = self._around, self._around.name
-        neighbourhood = preparing.Neighbourhood(
-            name, frozenset(around.peers), around.dealer, around.coordinator
-        )
-        index = neighbourhood.check(job, sender)
+        index = self.check_named(job, sender)
         preparing.check_data(job, self._store, name)
         authority = around.credentials.authority
         recipients = preparing.trusted_recipients(job, self._recipients, authority, name)
@@ -108,6 +105,14 @@ class PartyWorkshop:
         openings = preparing.openings_by_round(program)
         doors = self._doors(job, program, index, failed)
         return Attempt(job, program, index, openings, recipients, doors)
+
+    def check_named(self, job: BoundJob, sender: str) -> int:
+        """This party's place in the job; Refused if `sender` or a named service is not ours."""
+        around = self._around
+        neighbourhood = preparing.Neighbourhood(
+            around.name, frozenset(around.peers), around.dealer, around.coordinator
+        )
+        return neighbourhood.check(job, sender)
 
     def finish(self, attempt: Attempt) -> list[Sealed]:
         """See `Workshop`."""

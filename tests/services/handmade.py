@@ -10,6 +10,7 @@ epochs: no truncation, so that the parties' result is the plain one to the last 
 import masque.wire  # noqa: F401, I001 - before grpc
 
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def compile_handmade(job: BoundJob) -> Program:
         ),
         *(
             TrainingRound(
-                f"step {k + 1}", lambda k=k: step_calls(k), len(step_calls(k)), skippable=k > 0
+                f"step {k + 1}", partial(step_calls, k), len(step_calls(k)), skippable=k > 0
             )
             for k in range(STEPS)
         ),

@@ -289,10 +289,11 @@ def test_a_later_attempt_ends_the_earlier_one_for_good() -> None:
 def test_what_is_over_is_not_dealt_again() -> None:
     register = Register(4)
     register.admit(entry(a_job()))
-    register.end("job-1", 1, "party-1 left", "party-1")
-    for ask in (lambda: register.known(a_job()), lambda: register.find("job-1", 1)):
-        with pytest.raises(JobFailed, match="party-1 left"):
-            ask()
+    register.end("job-1", 1, JobFailed("party-1 left", service="party-1"))
+    with pytest.raises(JobFailed, match="party-1 left"):
+        register.known(a_job())
+    with pytest.raises(JobFailed, match="party-1 left"):
+        register.find("job-1", 1)
     assert register.known(a_job(2)) is None and not register.active
 
 
@@ -302,5 +303,8 @@ def test_there_is_room_for_so_many_jobs() -> None:
     with pytest.raises(Refused, match="1 jobs"):
         register.known(a_job(job_id="job-2"))
     assert register.known(a_job(2)) is None  # takes the place of its own earlier attempt
-    register.end("job-1", 1, "done")
+    register.end("job-1", 1, None)
+    assert register.known(a_job()) is not None  # asked again, the answer is the same
+    with pytest.raises(JobFailed, match="never dealt twice"):
+        register.find("job-1", 1)
     assert register.known(a_job(job_id="job-2")) is None

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -270,6 +270,17 @@ class Village:
             futures = {name: pool.submit(self.run_at, name, job, k) for name in job.parties}
         return {name: future.exception() or future.result() for name, future in futures.items()}
 
+    def run_rounds(self, job: BoundJob, rounds: Iterable[int]) -> dict[str, Any]:
+        """Training rounds one after the other; the last progress of every party."""
+        replies: dict[str, Any] = {}
+        for k in rounds:
+            replies = self.run_round(job, k)
+            for reply in replies.values():
+                if isinstance(reply, BaseException):
+                    raise reply
+                assert reply.done
+        return replies
+
     def run_at(self, name: str, job: BoundJob, k: int) -> Any:
         with self.party(name) as stub:
             request = party_pb2.RunRoundRequest(job_id=job.job_id, attempt=job.attempt, round=k)
@@ -281,14 +292,7 @@ class Village:
     def run(self, job: BoundJob) -> dict[str, Any]:
         """A whole job; the last progress of every party."""
         rounds = self.prepare(job)[job.parties[0]].rounds
-        replies: dict[str, Any] = {}
-        for k in range(len(rounds)):
-            replies = self.run_round(job, k)
-            for reply in replies.values():
-                if isinstance(reply, BaseException):
-                    raise reply
-                assert reply.done
-        return replies
+        return self.run_rounds(job, range(len(rounds)))
 
     def fetch(self, name: str, job: BoundJob) -> dict[tuple[str, str], bytes]:
         """The sealed items of a party, by output and recipient."""
