@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from masque.errors import JobFailed, MasqueError, ProtocolError
+from masque.errors import MasqueError, ProtocolError
 from masque.jobs.bound import BoundJob
 from masque.jobs.conducting import (
     AskAbort,
@@ -35,9 +35,10 @@ from masque.jobs.conducting import (
     step,
 )
 from masque.jobs.record import Progress
-from masque.jobs.states import State, failed
+from masque.jobs.states import State
 from masque.wire.failures import pack
 from services.coordinator.board import Board
+from services.coordinator.endings import bad, ending
 from services.coordinator.peers import ABORT, Peers, culprit
 from services.coordinator.store import Sealed, Store
 from services.coordinator.times import now
@@ -287,22 +288,3 @@ def abort_everywhere(peers: Peers, bound: BoundJob, effect: AskAbort) -> None:
 
     wait([threads.submit(tell, peer) for peer in sorted(effect.peers)], ABORT + 1)
     threads.shutdown(wait=False)
-
-
-def bad(job: ConductedJob) -> bool:
-    """Has it ended without a result?"""
-    return job.ended and job.state is not State.SUCCEEDED
-
-
-def ending(job: ConductedJob, hint: str = "") -> JobFailed:
-    """The error by which those who wait for the job learn how it ended."""
-    if job.state is State.FAILED:
-        error = failed(job)
-        return JobFailed(error.message, hint=hint, **error.where)
-    if job.state is State.CANCELLED:
-        return JobFailed(f"Job {job.job_id} was {job.reason}.", job=job.job_id, cancelled=True)
-    return JobFailed(
-        f"Job {job.job_id} was interrupted: {job.reason}.",
-        hint="Submit it again: an interrupted job begins anew, with fresh masks.",
-        job=job.job_id,
-    )

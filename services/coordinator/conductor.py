@@ -30,8 +30,9 @@ from masque.jobs.states import State
 from masque.wire.failures import pack
 from masque.wire.recipients import parse_recipient
 from masque.wire.tls import Credentials
-from services.coordinator.attempt import Attempt, abort_everywhere, ending
+from services.coordinator.attempt import Attempt, abort_everywhere
 from services.coordinator.board import Board
+from services.coordinator.endings import ending
 from services.coordinator.peers import Peers
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Store, StoredJob, two_specs

@@ -1,119 +1,23 @@
-"""The command line against real services: every command, its JSON, its exit codes, its errors."""
+"""The command line against real services: every command, its JSON, its exit codes."""
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from masque.client import local, processes
-from masque.client.app import main
-from masque.wire.authority import create_authority, open_authority
-from masque.wire.identity import Identity, Role
-from tests.client.networks import SCHEMA, job_text, write_small
-
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass
-class Answer:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def error(self) -> str:
-        """The error line, without its prefix."""
-        assert "Traceback" not in self.err
-        return self.err.splitlines()[0].removeprefix("error: ")
-
-
-class Shell:
-    """Runs commands in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: object) -> Answer:
-        self._capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        out, err = self._capsys.readouterr()
-        return Answer(code, out, err)
-
-
-@pytest.fixture
-def masque(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.delenv("MASQUE_PROFILE", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    return Shell(capsys)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A network, started by the command line in a process of its own, as a user would."""
-    directory = tmp_path_factory.mktemp("cli") / "d"
-    command = [sys.executable, "-m", "masque.client.app", "local", "up", "--json"]
-    ran = subprocess.run(
-        [*command, "--dir", str(directory)], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    try:
-        assert ran.returncode == 0, ran.stderr
-        states = {s["name"]: s["state"] for s in json.loads(ran.stdout)["services"]}
-        assert states == dict.fromkeys(("dealer", "party-1", "party-2", "coordinator"), "serving")
-        yield directory
-    finally:
-        processes.stop(local.find(directory).places)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("files")
-    (directory / "schema.yaml").write_text(SCHEMA)
-    (directory / "job.yaml").write_text(job_text())
-    for name in ("left", "right"):
-        write_small(directory / f"{name}.csv", seed=name)
-    return directory
-
-
-@pytest.fixture
-def profile(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The environment names the profile."""
-    path = home / "profile.yaml"
-    monkeypatch.setenv("MASQUE_PROFILE", str(path))
-    return path
-
-
-def share(masque: Shell, files: Path, name: str, *more: str) -> Answer:
-    schema = files / "schema.yaml"
-    return masque("share", files / f"{name}.csv", "--schema", schema, "--name", name, *more)
-
-
-@pytest.fixture
-def shared(masque: Shell, files: Path, profile: Path) -> None:
-    for name in ("left", "right"):
-        assert share(masque, files, name, "--replace").code == 0
-
+from tests.client.networks import job_text
+from tests.client.shell import Shell, share
 
 # -- the way through -----------------------------------------------------------------------------
 
@@ -130,10 +34,8 @@ def test_from_a_file_to_a_model(masque: Shell, files: Path, profile: Path, tmp_p
         "right: 60 rows, 3 columns; 1.4 kB of random numbers to each of party-1, party-2\n"
     )
     listed = masque("datasets", "--json").json["datasets"]
-    assert [(d["name"], d["owner"], d["problem"]) for d in listed] == [
-        ("left", "analyst", ""),
-        ("right", "analyst", ""),
-    ]
+    found = {d["name"]: (d["owner"], d["problem"]) for d in listed}
+    assert found["left"] == found["right"] == ("analyst", "")
     assert "left" in masque("datasets").out
 
     answer = masque("train", files / "job.yaml", "--watch")
@@ -143,8 +45,8 @@ def test_from_a_file_to_a_model(masque: Shell, files: Path, profile: Path, tmp_p
     assert lines[0] == "  submitted"
     assert lines[-1].startswith("  succeeded, ")
 
-    found = masque("jobs", "--json").json["jobs"]
-    assert [(j["state"], j["client"]) for j in found if j["job_id"] == job_id] == [
+    listed = masque("jobs", "--json").json["jobs"]
+    assert [(j["state"], j["client"]) for j in listed if j["job_id"] == job_id] == [
         ("succeeded", "analyst")
     ]
     assert job_id in masque("jobs").out
@@ -236,192 +138,6 @@ def test_submitting_cancelling_and_too_late(masque: Shell, files: Path, shared: 
     assert (answer.code, answer.error) == (
         9,
         "There is no job 'nothing' at this coordinator.",
-    )
-
-
-# -- bad input -----------------------------------------------------------------------------------
-
-BAD_FILES = {
-    "missing": (None, "missing.csv: there is no such file: "),
-    "empty": ("", "empty.csv: is empty."),
-    "header": ("x,z,y\n", "header.csv: "),
-    "unknown": ("x,q,y\n1,2,yes\n", "unknown.csv"),
-    "twice": ("x,x,z,y\n1,1,2,yes\n", "twice.csv"),
-    "text": ("x,z,y\n1,2,yes\ntall,2,no\n", "row 2"),
-    "nan": ("x,z,y\n1,2,yes\nNaN,2,no\n", "row 2"),
-    "infinity": ("x,z,y\n1,inf,yes\n", "row 1"),
-    "beyond": ("x,z,y\n11,2,yes\n", "row 1"),
-    "label": ("x,z,y\n1,2,maybe\n", "maybe"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_a_bad_file_is_named_and_nothing_is_shared(
-    masque: Shell, files: Path, profile: Path, tmp_path: Path, case: str
-) -> None:
-    content, said = BAD_FILES[case]
-    path = tmp_path / f"{case}.csv"
-    if content is not None:
-        path.write_text(content)
-    answer = masque("share", path, "--schema", files / "schema.yaml", "--name", f"bad-{case}")
-    assert answer.code == 3
-    assert said in answer.err
-    assert f"{case}.csv" in answer.error
-    assert "hint: " in answer.err
-    assert answer.out == ""
-    names = [d["name"] for d in masque("datasets", "--json").json["datasets"]]
-    assert f"bad-{case}" not in names
-
-
-def test_a_bad_name_or_schema(masque: Shell, files: Path, profile: Path, tmp_path: Path) -> None:
-    left, schema = files / "left.csv", files / "schema.yaml"
-    answer = masque("share", left, "--schema", schema, "--name", "a b")
-    assert (answer.code, answer.error) == (4, "'a b' cannot be the name of a data set.")
-    answer = masque("share", left, "--schema", tmp_path / "no.yaml", "--name", "a")
-    assert answer.code == 3
-    assert "no.yaml" in answer.error
-
-
-BAD_JOBS = {
-    "learnign_rate": ("learning_rate", "learnign_rate", "Did you mean 'learning_rate'?"),
-    "logistic": ("logistic_regression", "logistic_regresion", "Did you mean 'logistic_regression'"),
-    "metric": ("accuracy", "acuracy", "Did you mean 'accuracy'?"),
-    "optimiser": ("kind: sgd", "kind: adam", "optimizer.kind"),
-    "section": ("training:", "trainig:", "Did you mean 'training'?"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_JOBS)
-def test_a_bad_job_is_refused_with_a_suggestion(
-    masque: Shell, profile: Path, tmp_path: Path, case: str
-) -> None:
-    good, bad, said = BAD_JOBS[case]
-    path = tmp_path / "job.yaml"
-    path.write_text(job_text().replace(good, bad))
-    for command in ("train", "plan"):
-        answer = masque(command, path)
-        assert answer.code == 4
-        assert "job.yaml" in answer.error
-        assert said in answer.err
-    assert masque("train", tmp_path / "none.yaml").error.endswith(
-        "none.yaml cannot be read: No such file or directory."
-    )
-
-
-def test_tables_that_do_not_fit(
-    masque: Shell, files: Path, profile: Path, shared: None, tmp_path: Path
-) -> None:
-    other = tmp_path / "other.yaml"
-    other.write_text(SCHEMA.replace("[0, 5]", "[0, 6]"))
-    masque("share", files / "right.csv", "--schema", other, "--name", "right", "--replace")
-    answer = masque("train", files / "job.yaml")
-    assert answer.code == 4
-    assert "data.rows[1] does not fit on 'left': column 'z' has" in answer.err
-    few = masque("plan", files / "job.yaml", "--offline", f"--table=left={other}:3")
-    assert few.code == 4
-    answer = masque("plan", files / "job.yaml", "--offline", "--table", "left:3")
-    assert (answer.code, answer.error) == (3, "'left:3' does not describe a data set.")
-
-
-def test_recipients_without_a_key(masque: Shell, profile: Path, shared: None, files: Path) -> None:
-    path = files / "stranger.yaml"
-    path.write_text(job_text().replace("analyst", "stranger"))
-    answer = masque("train", path)
-    assert answer.code == 9
-    assert answer.error.startswith("There is no public key of the recipient 'stranger' in ")
-    assert "hint: Put stranger.recipient.pub there" in answer.err
-
-
-def test_results_that_cannot_be_written(masque: Shell, files: Path, shared: None) -> None:
-    masque("train", files / "job.yaml", "--watch", "--id", "written")
-    answer = masque("result", "written", "--out", "model.bin")
-    assert (answer.code, answer.error) == (
-        3,
-        "The name 'model.bin' does not say which format to write.",
-    )
-    answer = masque("result", "written", "--out", "/no/such/model.json")
-    assert answer.code == 3
-    assert answer.error == "/no/such/model.json cannot be written: No such file or directory."
-
-
-# -- profiles and certificates -------------------------------------------------------------------
-
-
-def test_profiles_that_cannot_be_used(masque: Shell, home: Path, tmp_path: Path) -> None:
-    answer = masque("jobs")
-    assert (answer.code, answer.error) == (9, "No profile is named.")
-    answer = masque("jobs", "--profile", tmp_path / "none.yaml")
-    assert (answer.code, answer.error) == (9, f"There is no profile at {tmp_path / 'none.yaml'}.")
-    path = tmp_path / "profile.yaml"
-    path.write_text((home / "profile.yaml").read_text().replace("coordinator:", "cordinator:"))
-    answer = masque("jobs", "--profile", path)
-    assert answer.code == 4
-    assert "cordinator" in answer.error
-    assert "Did you mean 'coordinator'?" in answer.err
-
-
-def changed(home: Path, target: Path, **changes: Any) -> Path:
-    """The network's profile with other values, its paths absolute."""
-    content = yaml.safe_load((home / "profile.yaml").read_text())
-    content["tls"]["directory"] = str(home / "client" / "certificates")
-    content["recipients"] = str(home / "client" / "recipients")
-    path = target / "profile.yaml"
-    path.write_text(yaml.safe_dump(content | changes))
-    return path
-
-
-def test_services_that_are_down(masque: Shell, home: Path, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    path = changed(home, tmp_path, coordinator={"name": "coordinator", "address": address})
-    answer = masque("jobs", "--profile", path)
-    assert answer.code == 5
-    assert answer.error == (
-        f"Coordinator 'coordinator' at {address} does not answer: nothing listens there."
-    )
-
-
-def test_a_service_in_the_place_of_another(masque: Shell, home: Path, tmp_path: Path) -> None:
-    content = yaml.safe_load((home / "profile.yaml").read_text())
-    address = content["parties"][0]["address"]
-    path = changed(home, tmp_path, coordinator={"name": "coordinator", "address": address})
-    answer = masque("jobs", "--profile", path)
-    assert answer.code == 6
-    assert answer.error == (
-        f"Another service answers where coordinator 'coordinator' at {address} was expected: its"
-        " certificate has another name."
-    )
-
-
-def test_certificates_that_are_not_accepted(masque: Shell, home: Path, tmp_path: Path) -> None:
-    authority = open_authority(home / "authority")
-    client = Identity(local.PROJECT, Role.CLIENT, local.ANALYST)
-    old = dt.datetime.now(dt.UTC) - dt.timedelta(days=30)
-    authority.issue(client, tmp_path / "old", now=old, lifetime=dt.timedelta(days=7))
-    path = changed(home, tmp_path, tls={"directory": str(tmp_path / "old")})
-    answer = masque("jobs", "--profile", path)
-    assert answer.code == 6
-    assert answer.error.startswith("The certificate of client 'analyst' expired at ")
-
-    foreign = create_authority(tmp_path / "foreign", local.PROJECT)
-    foreign.issue(client, tmp_path / "theirs")
-    path = changed(home, tmp_path, tls={"directory": str(tmp_path / "theirs")})
-    answer = masque("jobs", "--profile", path)
-    assert answer.code == 6
-    assert "authority" in answer.error
-
-    shutil.copytree(home / "party-1" / "certificates", tmp_path / "party")
-    files = {
-        "certificate": str(tmp_path / "party" / "party-1.party.pem"),
-        "key": str(tmp_path / "party" / "party-1.party.key"),
-        "authority": str(tmp_path / "party" / "authority.pem"),
-    }
-    path = changed(home, tmp_path, tls=files)
-    answer = masque("jobs", "--profile", path)
-    assert answer.code == 6
-    assert answer.error == (
-        "party 'party-1' may not call /masque.v1.Coordinator/List: it serves the role client."
     )
 
 
