@@ -23,6 +23,7 @@ import numpy as np
 
 from masque.ml import models, rows
 from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, Bounds
+from masque.ml.preparation import DESIGN, LABELS
 from masque.ml.task import Task
 from masque.mpc.functions import clip
 from masque.mpc.graph import Block, Kind
@@ -31,6 +32,7 @@ from masque.mpc.secret import Public, Secret, product, public_array
 from masque.mpc.trace import Trace
 from masque.mpc.types import Array, Shape
 
+WEIGHTS, VELOCITY = "current weights", "current velocity"  # registers
 FACTOR_BITS = 23
 LONGEST_SHIFT = 61
 
@@ -118,20 +120,20 @@ class Descent:
 
     def registers(self) -> dict[str, Register]:
         """Weights, and velocity if there is momentum; all start at zero."""
-        found = {"weights": Register(self.task.shape, Kind.SHARE)}
+        found = {WEIGHTS: Register(self.task.shape, Kind.SHARE)}
         if self.task.momentum:
-            found["velocity"] = Register(self.task.shape, Kind.SHARE)
+            found[VELOCITY] = Register(self.task.shape, Kind.SHARE)
         return found
 
     def calls(self, epoch: int, start: int, stop: int) -> Iterator[Call]:
         """The steps on mini-batches `start` to `stop` - 1 of an epoch, all counted from 0."""
         done = epoch * rows.batch_count(self.task) + start
-        state = {"w": Ref("weights")}
+        state = {"w": Ref(WEIGHTS)}
         if self.task.momentum:
-            state["velocity"] = Ref("velocity")
+            state["velocity"] = Ref(VELOCITY)
         for number, batch in enumerate(rows.batches(self.task, epoch, start, stop), start=done):
             step = self._steps[batch.size, number % self.limits.period == 0]
-            inputs = {"X": Ref("features", batch), "y": Ref("labels", batch), **state}
+            inputs = {"X": Ref(DESIGN, batch), "y": Ref(LABELS, batch), **state}
             yield Call(step.block, inputs, self._arguments(epoch, batch.size), state)
 
     def _encode(self, epoch: int, batch: int) -> dict[str, Array]:

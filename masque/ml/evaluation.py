@@ -9,6 +9,8 @@ import numpy as np
 
 from masque.ml import metrics, rows
 from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, Bounds, room
+from masque.ml.descent import WEIGHTS
+from masque.ml.preparation import DESIGN, LABELS, MOMENTS, of
 from masque.ml.preprocess import DEVIATION_SCALE, in_raw_units
 from masque.ml.task import ALL, Task
 from masque.mpc.functions import clip
@@ -93,9 +95,9 @@ class Evaluation:
 
     def calls(self) -> Iterator[Call]:
         """Everything of the last round, in order."""
-        moments = ("mean", "inverse_deviation") if self.task.standardize else ()
+        moments = MOMENTS if self.task.standardize else ()
         model = self._model()
-        inputs = {name: Ref(name) for name in ("weights", *moments)}
+        inputs = {"weights": Ref(WEIGHTS)} | {name: Ref(of(name)) for name in moments}
         yield Call(model, inputs, {}, {name: Ref(name) for name in model.outputs})
         if self.task.metrics:
             yield from self._metric_calls()
@@ -120,7 +122,7 @@ class Evaluation:
         task, held = self.task, rows.split(self.task)[0]
         for piece in rows.chunks(held.size, task.columns):
             chosen = held[piece]
-            inputs = {"X": Ref("features", chosen), "y": Ref("labels", chosen)}
+            inputs = {"X": Ref(DESIGN, chosen), "y": Ref(LABELS, chosen)}
             scored = {name: Ref(f"held-out {name}", piece) for name in ("scores", "labels")}
             weights = {"w": Ref("held-out weights")}
             yield Call(self._score(chosen.size), inputs | weights, {}, scored)

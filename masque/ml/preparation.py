@@ -24,6 +24,14 @@ from masque.mpc.program import Call, Input, Opening, Ref, Register, TrainingRoun
 from masque.mpc.types import Array
 
 IDENTIFIERS = Opening("identifiers match", 1, ("parties",))
+MOMENTS = ("mean", "inverse_deviation")
+DESIGN, LABELS = "design matrix", "all labels"
+"""Registers. All have a space or a colon in their names, which no data set has."""
+
+
+def of(measure: str) -> str:
+    """The register of a measure of every column."""
+    return f"column {measure}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +65,12 @@ class Preparation:
         """The design matrix, masked, and the labels; what standardisation measures."""
         task, columns = self.task, (self.task.features,)
         found = {
-            "features": Register((task.rows, task.columns), Kind.MASKED),
-            "labels": Register((task.rows, task.classes), Kind.SHARE),
+            DESIGN: Register((task.rows, task.columns), Kind.MASKED),
+            LABELS: Register((task.rows, task.classes), Kind.SHARE),
         }
         if task.standardize:
-            found |= {name: Register(columns, Kind.SHARE) for name in ("sums", "squares")}
-            found |= {
-                name: Register(columns, Kind.MASKED) for name in ("mean", "inverse_deviation")
-            }
+            found |= {of(name): Register(columns, Kind.SHARE) for name in ("sums", "squares")}
+            found |= {of(name): Register(columns, Kind.MASKED) for name in MOMENTS}
         return found
 
     def inputs(self) -> dict[str, Input]:
@@ -104,31 +110,31 @@ class Preparation:
     def _plain_calls(self) -> Iterator[Call]:
         for chunk in self._chunks:
             block = self._plain(chunk.tables, chunk.count)
-            outputs = {name: Ref(name, chunk.place) for name in ("features", "labels")}
+            outputs = {"features": Ref(DESIGN, chunk.place), "labels": Ref(LABELS, chunk.place)}
             yield Call(block, self._read(chunk), {}, outputs)
 
     def _sum_calls(self) -> Iterator[Call]:
-        sums = {"sums": Ref("sums")}
+        sums = {"sums": Ref(of("sums"))}
         for chunk in self._chunks:
             block = self._sums(chunk.tables, chunk.count)
-            outputs = sums | {"labels": Ref("labels", chunk.place)}
+            outputs = sums | {"labels": Ref(LABELS, chunk.place)}
             yield Call(block, self._read(chunk) | sums, self._measure(chunk), outputs)
-        yield Call(self._mean(), sums, {}, {"mean": Ref("mean")})
+        yield Call(self._mean(), sums, {}, {"mean": Ref(of("mean"))})
 
     def _spread_calls(self) -> Iterator[Call]:
-        squares, mean = {"squares": Ref("squares")}, {"mean": Ref("mean")}
+        squares, mean = {"squares": Ref(of("squares"))}, {"mean": Ref(of("mean"))}
         for chunk in self._chunks:
             block = self._spread(chunk.tables, chunk.count)
             inputs = self._read(chunk) | squares | mean
-            outputs = squares | {"features": Ref("features", chunk.place)}
+            outputs = squares | {"features": Ref(DESIGN, chunk.place)}
             yield Call(block, inputs, self._measure(chunk), outputs)
-        outputs = {"inverse_deviation": Ref("inverse_deviation")}
+        outputs = {"inverse_deviation": Ref(of("inverse_deviation"))}
         yield Call(self._deviation(), squares, {}, outputs)
 
     def _standardize_calls(self) -> Iterator[Call]:
-        moments = {name: Ref(name) for name in ("mean", "inverse_deviation")}
+        moments = {name: Ref(of(name)) for name in MOMENTS}
         for chunk in self._chunks:
-            features = {"features": Ref("features", chunk.place)}
+            features = {"features": Ref(DESIGN, chunk.place)}
             yield Call(self._standardize(chunk.count), features | moments, {}, features)
 
     @cached_property
@@ -146,7 +152,7 @@ class Preparation:
 
     @staticmethod
     def _read(chunk: Chunk) -> dict[str, Ref]:
-        return {table.name: Ref(table.name, chunk.rows) for table in chunk.tables}
+        return {preprocess.rows_of(t): Ref(t.name, chunk.rows) for t in chunk.tables}
 
     def _measure(self, chunk: Chunk) -> dict[str, Array]:
         return {"measured": self._measured[chunk.place].reshape(-1, 1)}

@@ -39,6 +39,11 @@ SPREAD_SCALE = 36  # of sums of squares, at most
 LARGEST_DEVIATION = 1.01 / sqrt(LEAST_VARIANCE)  # of 1 / deviation
 
 
+def rows_of(table: Table) -> str:
+    """The name of a block's input: rows of a table. No other input has a colon in its name."""
+    return f"rows:{table.name}"
+
+
 class Rows:
     """The same rows of the tables that are read together, as inputs of a block."""
 
@@ -46,7 +51,7 @@ class Rows:
         self.task, self.tables = task, tables
         bound = max(1.0, *task.feature_bounds) * ENCODED
         self.parts = [
-            trace.input(table.name, (rows, table.features + table.labels), DATA_SCALE, bound)
+            trace.input(rows_of(table), (rows, table.features + table.labels), DATA_SCALE, bound)
             for table in tables
         ]
 

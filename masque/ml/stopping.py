@@ -13,6 +13,8 @@ import numpy as np
 
 from masque.ml import models, rows
 from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, Bounds, room
+from masque.ml.descent import WEIGHTS
+from masque.ml.preparation import DESIGN, LABELS
 from masque.ml.task import EarlyStop, Task
 from masque.mpc.functions import less, where
 from masque.mpc.graph import Block, Kind
@@ -47,7 +49,7 @@ class Stopping:
 
     def registers(self) -> dict[str, Register]:
         """The loss after this epoch, the best so far, epochs since that, and the bit."""
-        names = ("validation loss", "best loss", "epochs since best", "stop")
+        names = ("validation loss", "best loss", "epochs since best", "stop bit")
         return {name: Register((1,), Kind.SHARE) for name in names}
 
     def openings(self) -> tuple[Opening, ...]:
@@ -59,11 +61,11 @@ class Stopping:
         """Sum the losses of the validation rows, decide, open the bit."""
         total = {"total": Ref("validation loss")}
         for number, piece in enumerate(self._pieces):
-            inputs = {"X": Ref("features", piece), "y": Ref("labels", piece), "w": Ref("weights")}
+            inputs = {"X": Ref(DESIGN, piece), "y": Ref(LABELS, piece), "w": Ref(WEIGHTS)}
             keep = {"keep": np.array(number > 0, dtype=np.uint64)}
             yield Call(self._losses[piece.size], inputs | total, keep, total)
         state = {"best": Ref("best loss"), "since": Ref("epochs since best")}
-        stop = {"stop": Ref("stop")}
+        stop = {"stop": Ref("stop bit")}
         yield Call(self._decision, state | total, self._allowance(epoch), state | stop)
         yield Call(self._opening_block(epoch), stop)
 

@@ -69,7 +69,7 @@ class Plain(Machine):
             if node.op == "mask_pairs":
                 values[node.id] = comparison.pad_pairs(value, first=True)
             if node.op == "reveal":
-                self.opened[str(node.params[0])] = value
+                self.opened[str(node.params[0])] = np.array(value)
                 self.stopped = self.stopped or bool(node.params[1] == "stop" and np.any(value))
 
     def unmask(self, node: Node, values: Values) -> Ring:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Literal
 
 from masque.mpc.graph import Block, Graph, Kind
 from masque.mpc.secret import Public, Secret
 from masque.mpc.types import Shape
+
+Effect = Literal["", "stop", "require"]
 
 
 class Trace:
@@ -41,7 +44,7 @@ class Trace:
         value = value.at(scale)
         self.graph.outputs[name] = value.masked() if masked else value.share()
 
-    def reveal(self, name: str, value: Secret, *, effect: str = "") -> None:
+    def reveal(self, name: str, value: Secret, *, effect: Effect = "") -> None:
         """A declared opening, to all parties.
 
         `effect`: "stop" if a one ends training early, "require" if a zero refuses the job.

@@ -29,7 +29,7 @@ class Fitted:
 
 def fit(task: Task, table: Reals) -> Fitted:
     """Train on encoded rows [rows, features + classes], labels last."""
-    X, y = table[:, : task.features], table[:, task.features :]  # noqa: N806
+    X, y = table[:, : task.features], table[:, task.features :]
     mean, deviation = np.zeros(task.features), np.ones(task.features)
     held_out, validation, _ = rows.split(task)
     if task.standardize:
@@ -51,7 +51,7 @@ def fit(task: Task, table: Reals) -> Fitted:
     return Fitted(w, mean, deviation, epoch + 1)
 
 
-def design_matrix(task: Task, X: Reals, mean: Reals, deviation: Reals) -> Reals:  # noqa: N803
+def design_matrix(task: Task, X: Reals, mean: Reals, deviation: Reals) -> Reals:
     """Scaled features, and a column of ones for the intercept."""
     scaled = (X - mean) / deviation
     return np.hstack([scaled, np.ones((len(X), 1))]) if task.intercept else scaled
@@ -67,7 +67,7 @@ def predictions(task: Task, z: Reals) -> Reals:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def gradient(task: Task, w: Reals, X: Reals, y: Reals) -> Reals:  # noqa: N803
+def gradient(task: Task, w: Reals, X: Reals, y: Reals) -> Reals:
     """Of half the mean squared error or the mean log-loss, and l2 / 2 |w|^2 less the intercept."""
     shrunk = w.copy()
     if task.intercept:
@@ -75,7 +75,7 @@ def gradient(task: Task, w: Reals, X: Reals, y: Reals) -> Reals:  # noqa: N803
     return np.asarray(X.T @ (predictions(task, X @ w) - y) / len(X) + task.l2 * shrunk)
 
 
-def loss(task: Task, w: Reals, X: Reals, y: Reals) -> float:  # noqa: N803
+def loss(task: Task, w: Reals, X: Reals, y: Reals) -> float:
     """Mean squared error, or mean log-loss."""
     p = predictions(task, X @ w)
     if task.kind == "linear":
