@@ -173,8 +173,7 @@ def test_a_party_gone_in_the_middle_is_named(net: Running, how: signal.Signals) 
     try:
         with pytest.raises(JobFailed, match=r"has failed \(party-2\)"):
             finish(net, job_id)
-        print(how, time.monotonic() - started)
-        assert time.monotonic() - started < WITHIN + 2
+        assert time.monotonic() - started < WITHIN
     finally:
         net.revive("party-2")
     assert finish(net, net.submit()).state == "succeeded", "the others stayed usable"
@@ -186,7 +185,7 @@ def test_a_dealer_that_is_down_is_named(net: Running) -> None:
         started = time.monotonic()
         with pytest.raises(JobFailed, match=r"has failed \(dealer\)"):
             finish(net, net.submit())
-        assert time.monotonic() - started < WITHIN + 2
+        assert time.monotonic() - started < WITHIN
     finally:
         net.revive("dealer")
     assert finish(net, net.submit()).state == "succeeded"
