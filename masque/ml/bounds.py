@@ -38,17 +38,20 @@ MARGIN = 1.02  # what roundings add to a standardised value (masque.ml.preproces
 BITS = 61.99  # that a magnitude may take
 
 
-def room(magnitude: float, scale: int, most: int, what: str = "a sum", field: str = "") -> int:
+def room(magnitude: float, scale: int, most: int, what: str, *, cure: str = "") -> int:
     """Fraction bits left for a factor so that magnitude at scale + bits stays in the ring.
 
-    Errors: RangeError if they are fewer than 8, naming `what` grew too large and the job's field.
+    Errors: RangeError if they are fewer than 8: `what` grew too large. Its field is the bound on
+    weights, which lowers everything; `cure` names another one.
     """
     bits = min(most, floor(BITS - scale - log2(max(magnitude, 1.0))))
     if bits < LEAST_SCALE:
+        field = "model.weight_bound"
+        other = f", {cure}" if cure else ""
         raise RangeError(
             f"{what} of this job could reach {magnitude:.3g}, which leaves the ring.",
-            hint=f"Lower {field or 'model.weight_bound'}, or give columns smaller ranges.",
-            field=field or "model.weight_bound",
+            hint=f"Lower {field}{other}, or the ranges of columns that are not scaled.",
+            field=field,
         )
     return bits
 
@@ -89,11 +92,14 @@ def bounds(task: Task) -> Bounds:
     change, step, period = _steps(task, feature, root)
     weight = task.weight_bound + period * step
     score = task.columns * feature * weight
-    weight_scale = room(score, FEATURE_SCALE, WEIGHT_SCALE, "a score", "model.weight_bound")
+    weight_scale = room(
+        score, FEATURE_SCALE, WEIGHT_SCALE, "a score", cure="training.optimizer.momentum"
+    )
     error = score + ERROR if task.kind == "linear" else ERROR
     largest = error * row_sum(max(rows.batch_sizes(task)), feature, root)
-    field = "training.batch_size"
-    error_scale = room(largest, FEATURE_SCALE, ERROR_SCALE, "a gradient", field)
+    error_scale = room(
+        largest, FEATURE_SCALE, ERROR_SCALE, "a gradient", cure="training.batch_size"
+    )
     return Bounds(
         feature, held_out, root, error, change, step, period, weight, weight_scale, error_scale
     )

@@ -27,9 +27,7 @@ class Evaluation:
     def __init__(self, task: Task, limits: Bounds) -> None:
         self.task, self.limits = task, limits
         self.score_bound = task.columns * limits.held_out * task.weight_bound
-        self.weight_scale = room(
-            self.score_bound, FEATURE_SCALE, limits.weight_scale, "a score", "model.weight_bound"
-        )
+        self.weight_scale = room(self.score_bound, FEATURE_SCALE, limits.weight_scale, "a score")
         self._totals = metrics.totals(task, self.score_bound)
         weights = (self.weight_scale, task.weight_bound)
         self._score = cache(lambda n: metrics.score_block(task, n, limits.held_out, weights))

@@ -52,11 +52,11 @@ def totals(task: Task, score_bound: float) -> dict[str, Total]:
         found.append(Total("confusion", (classes, classes), 0, rows))
     if "log_loss" in task.metrics:
         bound = rows * models.loss_bound(task.kind, score_bound, classes)
-        scale = room(bound, 0, METRIC_SCALE, "a sum of losses", "model.weight_bound")
+        scale = room(bound, 0, METRIC_SCALE, "a sum of losses")
         found.append(Total("log_loss", (1,), scale, bound))
     if "r2" in task.metrics:
         bound = rows * models.loss_bound(task.kind, score_bound, classes)
-        scale = room(bound, 0, METRIC_SCALE)
+        scale = room(bound, 0, METRIC_SCALE, "a sum of squares")
         found.append(Total("residuals", (1,), scale, bound))
         found.append(Total("labels", (1,), DATA_SCALE, rows))
         found.append(Total("squares", (1,), 2 * SCORE_SCALE, rows * 1.001))
@@ -199,5 +199,5 @@ def _r2(residuals: Secret, labels: Secret, squares: Secret, rows: int) -> Secret
     variance = (squares.scaled(1.0 / rows, 30) - (mean * mean).at(30)).bounded(1.001)
     inverse = reciprocal(variance, minimum=LEAST_LABEL_VARIANCE).at(SCORE_SCALE)
     largest = residuals.bound / rows
-    scale = room(largest / LEAST_LABEL_VARIANCE * 1.01, SCORE_SCALE, METRIC_SCALE)
+    scale = room(largest / LEAST_LABEL_VARIANCE * 1.01, SCORE_SCALE, METRIC_SCALE, "a ratio")
     return 1 - residuals.scaled(1.0 / rows, scale) * inverse

@@ -133,7 +133,7 @@ def _mean(trace: Trace, task: Task) -> Secret:
 def _squares(trace: Trace, task: Task) -> Secret:
     """Sums of squared distances from the mean: no variance within +-1 is above 1 (Popoviciu)."""
     bound = MARGIN * task.measured_rows
-    return trace.input("squares", (task.features,), room(bound, 0, SPREAD_SCALE), bound)
+    return trace.input("squares", (task.features,), room(bound, 0, SPREAD_SCALE, "a spread"), bound)
 
 
 def spread_block(task: Task, tables: Sequence[Table], rows: int) -> Block:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from masque.errors import RangeError
+from masque.errors import RangeError, SpecError
 from masque.ml import rows
 from masque.ml.bounds import bounds
 from masque.ml.descent import Descent
@@ -20,13 +20,21 @@ from masque.ml.stopping import Stopping
 from masque.ml.task import Task
 from masque.mpc.program import Call, Program, TrainingRound
 
+MOST_CLASSES = 64
+
 
 def build(task: Task) -> Program:
     """The program of a task; all its blocks are traced here.
 
-    Errors: RangeError where a value could leave the ring, SpecError for a metric that the task is
-    too large for; both name the field of the job to change.
+    Errors: RangeError where a value could leave the ring, SpecError for classes or held-out rows
+    that are too many; both name the field of the job to change.
     """
+    if task.classes > MOST_CLASSES:
+        raise SpecError(
+            f"every pair of classes is compared, and {task.classes} classes are too many.",
+            hint=f"Merge classes, so that there are at most {MOST_CLASSES}.",
+            field="data.label",
+        )
     try:
         return _Training(task).program()
     except RangeError as error:

@@ -10,9 +10,9 @@ import pytest
 from masque.errors import Refused
 from masque.ml.task import Table, Task
 from masque.ml.training import build
+from masque.mpc.types import Ring
 
 from . import examples
-from .examples import Reals, Ring
 
 AGREE = 5e-4
 """Parties against the plain twin: roundings of 2^-24 and of smooth functions, over a whole job."""
@@ -116,7 +116,9 @@ def test_joined_parties_with_matching_identifiers() -> None:
 
 
 @pytest.mark.parametrize("other", [(1, 2, 3, 5), (1, 2**63 + 2, 3, 4), (0, 2, 3, 4)])
-def test_other_identifiers_are_refused_before_anything_else_is_opened(other: Reals) -> None:
+def test_other_identifiers_are_refused_before_anything_else_is_opened(
+    other: tuple[int, ...],
+) -> None:
     table = examples.dataset("breast_cancer")
     task = joined((Table("a", 569, 10, 1), Table("b", 569, 20, 0)), identifiers=True)
     program = build(task)
