@@ -16,10 +16,8 @@ import pytest
 from masque.mpc import functions, prg
 from masque.mpc.cost import cost
 from masque.mpc.dealer import Dealer
-from masque.mpc.graph import Kind
-from masque.mpc.program import Call, Input, Output, Program, Ref, Register, TrainingRound
 from masque.mpc.secret import Secret
-from masque.mpc.trace import Trace
+from tests.mpc.examples import epochs
 from tests.mpc.harness import PARTIES, Clear, execute, seeds, traced
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -91,40 +89,6 @@ def test_traffic_is_what_cost_says(name: str, parties: int) -> None:
     program = traced(function, inputs, parties)
     data = {f"x{i}": clear.values.view(np.uint64) for i, clear in enumerate(inputs)}
     execute(program, data, 1)
-
-
-def epochs(parties: int, count: int = 6) -> Program:
-    """Several calls of two blocks of different sizes."""
-    blocks = []
-    for rows in (7, 3):
-        trace = Trace(f"step of {rows}", parties)
-        x = trace.input("x", (rows, 4), 16, 4.0, masked=True)
-        w = trace.input("w", (4, 1), 16, 4.0)
-        gradient = (x.T @ functions.sigmoid(x @ w).at(16)).at(16)
-        trace.output("w", (w - gradient.scaled(0.01, 16)).bounded(4.0), 16)
-        blocks.append(trace.freeze())
-    load = Trace("load", parties)
-    load.output("x", load.input("data", (10, 4), 16, 4.0), 16, masked=True)
-    loading = Call(load.freeze(), {"data": Ref("data")}, {}, {"x": Ref("x")})
-    parts = [slice(0, 7), slice(7, 10)]
-
-    def steps() -> list[Call]:
-        return [
-            Call(block, {"x": Ref("x", part), "w": Ref("w")}, {}, {"w": Ref("w")})
-            for block, part in zip(blocks, parts, strict=True)
-        ]
-
-    return Program(
-        name="epochs",
-        parties=parties,
-        registers={"x": Register((10, 4), Kind.MASKED), "w": Register((4, 1), Kind.SHARE)},
-        inputs={"data": Input("data", 10, 4, 16)},
-        rounds=[
-            TrainingRound("prepare", lambda: [loading], 1),
-            *(TrainingRound(f"epoch {k + 1}", steps, 2) for k in range(count)),
-        ],
-        outputs={"w": Output("w", (4, 1), 16, ())},
-    )
 
 
 @pytest.mark.parametrize("parties", PARTIES)
