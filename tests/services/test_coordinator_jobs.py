@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from masque.client import jobs, opening
+from masque.client import datasets, jobs, opening, processes, sharing
 from masque.client.services import Services
 from masque.errors import (
     Conflict,
@@ -28,7 +28,7 @@ from masque.v1.coordinator_pb2_grpc import CoordinatorStub
 from masque.wire.failures import translating
 from masque.wire.identity import Identity, Role
 from masque.wire.tls import find_credentials, open_channel
-from tests.client.networks import LONG, Running, job_text, running
+from tests.client.networks import LONG, Running, job_text, running, write_small
 
 WITHIN = 10.0
 """Seconds in which everybody must know who is at fault."""
@@ -198,6 +198,29 @@ def test_a_party_that_is_down_is_named_when_submitting(net: Running) -> None:
             net.submit()
     finally:
         net.revive("party-1")
+
+
+def test_a_party_that_dies_during_an_upload_leaves_nothing_anywhere(net: Running) -> None:
+    table = write_small(net.files / "wide.csv", rows=120_000)
+
+    def kill(phase: str, done: int, total: int | None) -> None:
+        if phase == "share" and done < 60_000:
+            place = net.place("party-2")
+            pid = processes.pid_of(place)
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+
+    try:
+        with pytest.raises(Unavailable, match=r"Party 'party-2' at "):
+            sharing.share(
+                net.services.parties, table, net.files / "schema.yaml", "wide", progress=kill
+            )
+        assert "wide" not in [held.table.name for held in datasets.held(net.services.parties[0])]
+    finally:
+        net.revive("party-2")
+    shared = sharing.share(net.services.parties, table, net.files / "schema.yaml", "wide")
+    assert shared.info.rows == 120_000
+    assert datasets.delete(net.services.parties, "wide") == ("party-1", "party-2")
 
 
 def test_a_killed_coordinator_remembers(net: Running) -> None:
