@@ -13,6 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from masque.client import datasets
+from masque.client.profile import load
+from masque.client.services import Services
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "masque.client.app", "demo"]
 
@@ -69,6 +73,17 @@ def test_other_data_and_three_parties(data: str) -> None:
     assert masque.keys() == clear.keys()
     for name, value in masque.items():
         assert value > clear[name] - 0.04, name
+
+
+@pytest.mark.slow
+def test_the_demo_uses_services_that_run_already(home: Path) -> None:
+    command = [*COMMAND, "--json", "--data", "iris", "--profile", str(home / "profile.yaml")]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["held_out"]["masque"]["accuracy"] > 0.85
+    with Services(load(home / "profile.yaml")) as services:
+        names = [view.name for view in datasets.datasets(services.parties)]
+    assert not [name for name in names if name.startswith("hospital-a-") and len(name) == 17]
 
 
 @pytest.mark.slow

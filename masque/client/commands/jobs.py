@@ -258,9 +258,13 @@ def _follow(services: Any, job_id: str, *, quiet: bool, head: str | None = None)
     if head and not quiet:
         console.line(head)
     last = None
-    with following(quiet=quiet) as show:
-        for last in at_coordinator.watch(services, job_id):
-            show(last)
+    try:
+        with following(quiet=quiet) as show:
+            for last in at_coordinator.watch(services, job_id):
+                show(last)
+    except KeyboardInterrupt:
+        console.note(f"The job goes on. To end it: masque cancel {job_id}")
+        raise
     assert last is not None, "watch yields or raises"
     return at_coordinator.check(last, job_id)
 
