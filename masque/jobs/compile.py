@@ -14,13 +14,15 @@ KINDS: dict[str, Kind] = {
     "logistic_regression": "logistic",
     "softmax_regression": "softmax",
 }
+LEAST_MOMENTUM = 1e-9
+"""Less moves no weight by a unit in its last place: it is none."""
 
 
 def compile_job(job: BoundJob) -> Program:
     """The program of a job; equal jobs give equal programs on every machine.
 
-    Errors: RangeError where a value could leave the ring, SpecError for a metric that the job is
-    too large for.
+    Errors: RangeError where a value could leave the ring, SpecError for classes or held-out rows
+    that are too many; both name the field of the job to change.
     """
     return build(task_of(job))
 
@@ -30,7 +32,7 @@ def task_of(job: BoundJob) -> Task:
     spec, split = job.spec, job.split
     training = spec.training
     label = job.label
-    stop = training.early_stop
+    stop, momentum = training.early_stop, training.optimizer.momentum
     return Task(
         name=job.job_id,
         parties=len(job.parties),
@@ -44,7 +46,7 @@ def task_of(job: BoundJob) -> Task:
         learning_rates=tuple(training.learning_rate(epoch) for epoch in range(training.epochs)),
         batch_size=training.batch_size,
         seed=training.seed,
-        momentum=training.optimizer.momentum,
+        momentum=momentum if momentum >= LEAST_MOMENTUM else 0.0,
         l2=spec.model.l2,
         weight_bound=spec.model.weight_bound,
         standardize=spec.data.standardize,

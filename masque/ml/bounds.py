@@ -92,9 +92,9 @@ def bounds(task: Task) -> Bounds:
     change, step, period = _steps(task, feature, root)
     weight = task.weight_bound + period * step
     score = task.columns * feature * weight
-    weight_scale = room(
-        score, FEATURE_SCALE, WEIGHT_SCALE, "a score", cure="training.optimizer.momentum"
-    )
+    widest = 2 * score if task.kind == "softmax" else score  # of two classes' difference
+    cure = "training.optimizer.momentum"
+    weight_scale = room(widest, FEATURE_SCALE, WEIGHT_SCALE, "a score", cure=cure)
     error = score + ERROR if task.kind == "linear" else ERROR
     largest = error * row_sum(max(rows.batch_sizes(task)), feature, root)
     error_scale = room(

@@ -53,7 +53,7 @@ class Factor:
     @classmethod
     def of(cls, name: str, largest: float, x: Secret, scale: int, shape: Shape = ()) -> Factor:
         """A factor for x.scaled(factor, scale)."""
-        bits = FACTOR_BITS - ceil(log2(largest))
+        bits = FACTOR_BITS - ceil(log2(max(largest, 2.0**-LONGEST_SHIFT)))
         return cls(name, largest, min(bits, LONGEST_SHIFT - (x.scale - scale)), shape)
 
     def argument(self, trace: Trace) -> Public:

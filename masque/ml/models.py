@@ -52,6 +52,7 @@ def loss_bound(kind: Kind, score: float, classes: int) -> float:
 
 def bounded_residual(z: Secret, y: Secret) -> Secret:
     """z - y, with z limited to +-64, at 16 fraction bits: squares of it are sure to fit."""
+    z = z.at(min(LOSS_SCALE, z.scale))
     return (clip(z, -FURTHEST, FURTHEST) - y).at(LOSS_SCALE)
 
 

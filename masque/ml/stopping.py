@@ -36,7 +36,8 @@ class Stopping:
         self.task, self.rule, self.limits = task, rule, limits
         score = task.columns * limits.feature * limits.weight
         self.bound = models.loss_bound(task.kind, score, task.classes) * task.validation_rows
-        self.scale = room(2 * self.bound, 0, DATA_SCALE, "a sum of losses")
+        largest = 4 * self.bound + rule.min_delta * task.validation_rows
+        self.scale = room(largest, 0, DATA_SCALE, "a sum of losses")
         chosen = rows.split(task)[1]
         self._pieces = [chosen[piece] for piece in rows.chunks(chosen.size, task.columns)]
         self._losses = {size: self._loss_block(size) for size in {p.size for p in self._pieces}}

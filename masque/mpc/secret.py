@@ -321,10 +321,13 @@ class Secret:
         """x * factor at `scale`, rounded within two ulp, in the opening of a truncation.
 
         `factor` >= 0: a public number kept to 24 bits, or an argument with `scale` bits of its own
-        and at most 30 bits in all. The dealer multiplies its mask, everyone the opened value.
+        and at most 30 bits in all. The dealer multiplies its mask, everyone the opened value. A
+        public power of two only moves the point.
         """
         if not isinstance(factor, Public):
             assert factor >= 0
+            if frexp(factor)[0] == 0.5:
+                return self.halved(1 - frexp(factor)[1]).at(scale)
             room = RING_BITS - 1 - (self.scale - scale) + frexp(factor)[1]
             integer, shift = encode_factor(factor, max(1, min(FACTOR_BITS, room)))
             factor = Public(
