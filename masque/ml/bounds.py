@@ -92,7 +92,7 @@ def bounds(task: Task) -> Bounds:
     change, step, period = _steps(task, feature, root)
     weight = task.weight_bound + period * step
     score = task.columns * feature * weight
-    widest = 2 * score if task.kind == "softmax" else score  # of two classes' difference
+    widest = task.classes * score  # softmax adds up its classes' scores, all but one being zero
     cure = "training.optimizer.momentum"
     weight_scale = room(widest, FEATURE_SCALE, WEIGHT_SCALE, "a score", cure=cure)
     error = score + ERROR if task.kind == "linear" else ERROR
