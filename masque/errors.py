@@ -4,7 +4,7 @@
     ├── InputError                     3   what a user handed in: a file, a value, a schema
     │   ├── DataError                  3   names file, row, column
     │   └── RangeError                 3   a number that the ring cannot hold
-    ├── SpecError                      4   a job specification that cannot be accepted; names the field
+    ├── SpecError                      4   a job that cannot be accepted; names the field
     ├── Refused                        4   a service, its policy or a digest said no
     ├── Unavailable                    5   a service that does not answer; names the service
     ├── IdentityError                  6   certificates, roles, keys
