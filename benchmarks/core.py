@@ -12,8 +12,10 @@ import cProfile
 import io
 import pstats
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ from masque.jobs.fit import SharedTable
 from masque.mpc import inprocess, prg, sharing
 from masque.mpc.dealer import Dealer
 from masque.mpc.doors import Buffer, Source
-from masque.mpc.inprocess import Meeting, Seat
+from masque.mpc.inprocess import Meeting, Seat, Stock
 from masque.mpc.party import Party
 from masque.mpc.program import Program
 
@@ -87,11 +89,42 @@ def stores(seed: int = 7) -> list[Source]:
 def record(made: Program, seeds: list[bytes], sources: list[Source]) -> list[bytes]:
     """What party 0 hears in a run of all parties in threads."""
     meeting = Meeting(PARTIES)
-    seats = [Recorder(meeting, index) for index in range(PARTIES)]
-    stocks = inprocess.stock(made, seeds)
-    parties = [Party(made, i, seeds[i], stocks[i], seats[i], sources[i]) for i in range(PARTIES)]
-    inprocess._together([inprocess._job(party, meeting) for party in parties])
-    return seats[0].heard
+    recorders = [Recorder(meeting, index) for index in range(PARTIES)]
+    meet(made, recorders, inprocess.stock(made, seeds), seeds, sources)
+    return recorders[0].heard
+
+
+def seats(parties: int) -> list[Seat]:
+    """Seats of one meeting."""
+    meeting = Meeting(parties)
+    return [Seat(meeting, index) for index in range(parties)]
+
+
+def meet(
+    made: Program,
+    chosen: Sequence[Seat],
+    stocks: Sequence[Stock],
+    seeds: Sequence[bytes],
+    sources: Sequence[Source],
+) -> None:
+    """Run a program with all parties in threads of this process."""
+
+    def work(index: int) -> None:
+        seat = chosen[index]
+        try:
+            run_all(Party(made, index, seeds[index], stocks[index], seat, sources[index]))
+        except BaseException:
+            seat.meeting.abort()
+            raise
+
+    with ThreadPoolExecutor(len(chosen)) as threads:
+        list(threads.map(work, range(len(chosen))))
+
+
+def run_all(party: Party) -> None:
+    """Every training round."""
+    for k in range(len(party.program.rounds)):
+        party.run_round(k)
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -117,7 +150,7 @@ def measure(quick: bool) -> Outcome:
     for _ in range(repeats):
         one = party()
         for k, name in enumerate(names):
-            milliseconds = timed(lambda one=one, k=k: one.run_round(k))
+            milliseconds = timed(partial(one.run_round, k))
             if name.startswith("epoch") and name != "epoch 1":
                 party_times.append(milliseconds)
         dealer_times += _deal(made, seeds)
@@ -127,7 +160,7 @@ def measure(quick: bool) -> Outcome:
     ]
     one = party()
     hot = {
-        "party": hottest(lambda: [one.run_round(k) for k in range(len(names))]),
+        "party": hottest(lambda: run_all(one)),
         "dealer": hottest(lambda: list(Dealer(made, seeds).deal())),
     }
     title = f"The interpreters alone: one iteration, {ROWS:,} x {COLUMNS}, batch {BATCH}"

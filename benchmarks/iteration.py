@@ -43,7 +43,8 @@ def measure(quick: bool) -> Outcome:
         text = job(shared.name, epochs)
         planned = services.plan(text, [shared])
         services.run(job(shared.name, 1))
-        runs, usage = [], []
+        runs: list[Run] = []
+        usage: list[dict[str, float]] = []
         with machine.others(list(services.pids.values())) as elsewhere:
             for _ in range(repeats):
                 runs.append(_run(services, text, epochs, usage))
