@@ -179,18 +179,25 @@ class Attempt:
         self.sent_to = {name: link.sent for name, link in links.items()}
         return account
 
-    def abort(self, error: MasqueError) -> None:
-        """Give up: tell the peers, leave the dealer, destroy everything secret."""
-        if self._end(error):
-            self._doors.exchange.abort(error)
-            self._destroy(error)
+    def abort(self, error: MasqueError) -> bool:
+        """Give up: tell the peers, leave the dealer, destroy everything secret.
 
-    def close(self) -> None:
+        False, and nothing happens, if the attempt was over before; so with `close`.
+        """
+        if not self._end(error):
+            return False
+        self._doors.exchange.abort(error)
+        self._destroy(error)
+        return True
+
+    def close(self) -> bool:
         """The outputs have been taken: let go of the rest."""
         over = MasqueError("the job is over.")
-        if self._end(over):
-            self._doors.exchange.close()
-            self._destroy(over)
+        if not self._end(over):
+            return False
+        self._doors.exchange.close()
+        self._destroy(over)
+        return True
 
     def _begin(self) -> Party:
         self._begun = time.monotonic()

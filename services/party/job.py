@@ -210,8 +210,8 @@ class Job:
                 raise failed(self.state)
             self._sealed = sealed
             self._changed.notify_all()
-        attempt.close()
-        self._workshop.closed(attempt.account(), attempt.sent_to)
+        if attempt.close():
+            self._workshop.closed(attempt.account(), attempt.sent_to)
         _log.info("job computed", job=attempt.job.job_id, attempt=attempt.job.attempt)
 
     def _pass_over(self, sender: str, number: int, k: int) -> None:
@@ -246,8 +246,8 @@ class Job:
     def _release(self, attempt: Attempt) -> None:
         state = self.state
         reason = JobFailed(f"{_sentence(state.reason)}.", service=state.culprit or None)
-        attempt.abort(reason)
-        self._workshop.closed(attempt.account(), attempt.sent_to)
+        if attempt.abort(reason):
+            self._workshop.closed(attempt.account(), attempt.sent_to)
 
     def _same_again(self, number: int) -> Prepared:
         with self._changed:

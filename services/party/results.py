@@ -116,7 +116,8 @@ class Results:
     def _seal(self, job: BoundJob, name: str, plain: bytes, recipient: Recipient) -> Sealed:
         own = self._credentials.identity.name
         context = sealing_context(job.job_id, job.attempt, own, name, job.digest())
-        content = seal(plain, recipient, context=context, sender=self._credentials)
+        sender = self._credentials.renewed()
+        content = seal(plain, recipient, context=context, sender=sender)
         return Sealed(name, recipient.identity.name, content)
 
     def _record(self, job: BoundJob, name: str, output: Output, recipient: str) -> None:

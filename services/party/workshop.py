@@ -130,7 +130,7 @@ class PartyWorkshop:
         around, limits = self._around, self._limits
         channels = {
             name: open_peer_channel(
-                around.peers[name], around.identity(Role.PARTY, name), around.credentials
+                around.peers[name], around.identity(Role.PARTY, name), around.credentials.renewed()
             )
             for name in job.parties
             if name != around.name

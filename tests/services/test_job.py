@@ -303,3 +303,13 @@ def test_there_is_room_for_so_many_jobs(tmp_path: Path) -> None:
         jobs.take_up("job-2")
     jobs.find("job-1").abort("coordinator", 1, "enough")
     assert not jobs.take_up("job-2").busy
+
+
+def test_the_numbers_of_an_attempt_are_counted_once() -> None:
+    job, workshop = new_job()
+    job.prepare(a_job(), "coordinator")
+    attempt = job._attempt
+    assert attempt is not None and attempt.close() and not attempt.close()
+    job.abort("coordinator", 1, "late")
+    assert not workshop.numbers
+    assert not attempt.abort(JobFailed("again"))
