@@ -29,6 +29,8 @@ class Dealer(Machine):
         self._drawn: list[Bytes] = []
         self._sums: dict[bool, Ring] = {}
         self._position = 0
+        self._skippable = False
+        self._unsure: set[str] = set()
         self._parts: list[list[bytes]] = []
         for name, register in program.registers.items():
             if register.kind is Kind.MASKED:
@@ -42,7 +44,8 @@ class Dealer(Machine):
 
         b"" where a party has nothing to receive. Whether a job stops early changes nothing here.
         """
-        for position, _, call in self.program.positions():
+        for position, k, call in self.program.positions():
+            self._skippable = self.program.rounds[k].skippable
             yield position, self.deal_call(position, call)
 
     def deal_call(self, position: int, call: Call) -> list[bytes]:
@@ -106,7 +109,12 @@ class Dealer(Machine):
         """The dealer has no data."""
 
     def load(self, ref: Ref) -> Value:
-        """The mask in (rows of) a register."""
+        """The mask in (rows of) a register.
+
+        Parties that stopped early hold an older one than the dealer, who deals all the same: a
+        program must not use masks beyond the rounds that may be skipped with them.
+        """
+        assert self._skippable or ref.name not in self._unsure, f"whose mask has {ref.name!r}?"
         mask = self.registers.get(ref.name)
         return mask if mask is None or ref.rows is None else mask[ref.rows]
 
@@ -114,6 +122,10 @@ class Dealer(Machine):
         """Keep the mask of (rows of) a MASKED register."""
         mask = self.registers.get(ref.name)
         if mask is not None:
+            if self._skippable:
+                self._unsure.add(ref.name)
+            elif ref.rows is None:
+                self._unsure.discard(ref.name)
             mask[... if ref.rows is None else ref.rows] = value
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from masque.mpc import functions
+from masque.mpc import functions, inprocess, sharing
 from masque.mpc.correlations import LAWS
 from masque.mpc.graph import MOVES, OPENINGS, Block, Kind
 from masque.mpc.machine import LINEAR
@@ -19,7 +19,17 @@ from masque.mpc.program import Call, Input, Output, Program, Ref, Register, Trai
 from masque.mpc.secret import Secret, concatenate
 from masque.mpc.trace import Trace
 from masque.mpc.types import Ring
-from tests.mpc.harness import PARTIES, Clear, Outcome, encode, evaluate, execute
+from tests.mpc.harness import (
+    PARTIES,
+    Clear,
+    Outcome,
+    encode,
+    evaluate,
+    execute,
+    seeds,
+    share_inputs,
+    sources,
+)
 from tests.mpc.writer import Doubt, Pick, Tracked, Writer
 
 SHAPE, SCALE, BOUND = (3, 2), 8, 8.0
@@ -272,3 +282,56 @@ def test_outputs_are_stored_at_once(kind: Kind) -> None:
     for results in (outcome.got, outcome.plain):
         np.testing.assert_array_equal(results["left"], data["r"].view(np.int64))
         np.testing.assert_array_equal(results["right"], data["l"].view(np.int64))
+
+
+def stops(kind: Kind, stop: float) -> Program:
+    """Load w, open whether w[0, 0] < stop; a round that doubles w may be skipped; then square w."""
+    masked = kind is Kind.MASKED
+    load, look, double, square = (Trace(name, 2) for name in ("load", "look", "double", "square"))
+    load.output("w", load.input("w", SHAPE, SCALE, BOUND), SCALE, masked=masked)
+    w = look.input("w", SHAPE, SCALE, BOUND, masked=masked)
+    look.reveal("stop", functions.less(w[0, 0], stop).value(), effect="stop")
+    w = double.input("w", SHAPE, SCALE, BOUND, masked=masked)
+    double.output("w", (w + w).at(SCALE), SCALE, masked=masked)
+    w = square.input("w", SHAPE, SCALE, BOUND, masked=masked)
+    square.output("y", w * w, 2 * SCALE)
+    here = {"w": Ref("w")}
+
+    def once(name: str, call: Call, *, skippable: bool = False) -> TrainingRound:
+        return TrainingRound(name, lambda: [call], 1, skippable)
+
+    return Program(
+        name="stops",
+        parties=2,
+        registers={"w": Register(SHAPE, kind), "y": Register(SHAPE, Kind.SHARE)},
+        inputs={"data": Input("data", *SHAPE, SCALE)},
+        rounds=[
+            once("load", Call(load.freeze(), {"w": Ref("data")}, {}, here)),
+            once("look", Call(look.freeze(), here, {}, {}), skippable=True),
+            once("double", Call(double.freeze(), here, {}, here), skippable=True),
+            once("square", Call(square.freeze(), here, {}, {"y": Ref("y")})),
+        ],
+        outputs={"y": Output("y", SHAPE, 2 * SCALE, ())},
+    )
+
+
+@pytest.mark.parametrize("stop", [-100.0, 100.0])
+def test_an_early_stop_skips_what_may_be_skipped(stop: float) -> None:
+    program = stops(Kind.SHARE, stop)
+    data = {"data": np.arange(6, dtype=np.uint64).reshape(SHAPE)}
+    run = inprocess.run(program, sources(share_inputs(data, 2, 1), 2), seeds(2, 1))
+    plain = Plain(program, lambda name, rows: data[name][rows])
+    plain.run_program()
+    squares = (data["data"] * (1 if stop > 0 else 2)) ** 2
+    np.testing.assert_array_equal(plain.output("y"), squares)
+    np.testing.assert_array_equal(sharing.join([p.output("y") for p in run.parties]), squares)
+    assert [party.stopped for party in run.parties] == [stop > 0] * 2
+    assert plain.stopped == (stop > 0)
+    for stock in run.stocks:
+        assert not any(stock.parts.values()), "what was skipped is destroyed"
+
+
+def test_masks_that_a_stop_would_leave_behind_are_refused() -> None:
+    """The dealer deals the skipped round as well, and would go on with its mask of w."""
+    with pytest.raises(AssertionError, match="whose mask"):
+        inprocess.stock(stops(Kind.MASKED, 100.0), seeds(2, 1))
