@@ -29,7 +29,7 @@ HOSPITALS = 2
 _JOBS = {
     "breast-cancer": ("logistic_regression", True, 30, 32, 0.1, "accuracy, auc"),
     "diabetes": ("linear_regression", True, 40, 32, 0.02, "r2"),
-    "digits": ("softmax_regression", False, 20, 64, 0.5, "accuracy, log_loss"),
+    "digits": ("softmax_regression", False, 16, 128, 0.5, "accuracy, log_loss"),
     "iris": ("softmax_regression", True, 40, 16, 0.1, "accuracy, log_loss"),
     "wine": ("softmax_regression", True, 30, 16, 0.1, "accuracy, log_loss"),
 }
