@@ -74,7 +74,7 @@ class Step:
 def trace_step(task: Task, limits: Bounds, batch: int, *, limited: bool) -> Step:
     """A step on `batch` rows; `limited`: bring the weights back within the weight bound first.
 
-    Rounds: 7 for logistic regression, 6 where scores stay below 2^15.
+    Rounds: 7 for logistic regression, 6 where the bound on scores is below about 2^14.
     """
     trace = Trace(f"step of {batch}" + (", limited" if limited else ""), task.parties)
     scale, bound = limits.weight_scale, task.weight_bound

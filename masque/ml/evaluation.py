@@ -10,7 +10,7 @@ import numpy as np
 from masque.ml import metrics, rows
 from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, Bounds, room
 from masque.ml.descent import WEIGHTS
-from masque.ml.preparation import DESIGN, LABELS, MOMENTS, of
+from masque.ml.preparation import DESIGN, LABELS, MOMENTS, column_register
 from masque.ml.preprocess import DEVIATION_SCALE, in_raw_units
 from masque.ml.task import ALL, Task
 from masque.mpc.functions import clip
@@ -33,7 +33,6 @@ class Evaluation:
         self._score = cache(lambda n: metrics.score_block(task, n, limits.held_out, weights))
         self._add = cache(partial(metrics.totals_block, task, score_bound=self.score_bound))
         self._pairs = cache(partial(metrics.pairs_block, task, score_bound=self.score_bound))
-        self._model, self._metrics = cache(self._model_block), cache(self._metrics_block)
 
     def registers(self) -> dict[str, Register]:
         """The outputs; where there are metrics, held-out scores and labels, and totals."""
@@ -94,8 +93,8 @@ class Evaluation:
     def calls(self) -> Iterator[Call]:
         """Everything of the last round, in order."""
         moments = MOMENTS if self.task.standardize else ()
-        model = self._model()
-        inputs = {"weights": Ref(WEIGHTS)} | {name: Ref(of(name)) for name in moments}
+        model = self._model_block()
+        inputs = {"weights": Ref(WEIGHTS)} | {name: Ref(column_register(name)) for name in moments}
         yield Call(model, inputs, {}, {name: Ref(name) for name in model.outputs})
         if self.task.metrics:
             yield from self._metric_calls()
@@ -130,7 +129,7 @@ class Evaluation:
             yield Call(self._add(piece.stop - piece.start), _scored(piece) | by_row, {}, by_row)
         if "pairs" in summed:
             yield from self._pair_calls(summed["pairs"])
-        block = self._metrics()
+        block = self._metrics_block()
         yield Call(block, summed, {}, {name: Ref(name) for name in block.outputs})
 
     def _pair_calls(self, pairs: Ref) -> Iterator[Call]:

@@ -29,7 +29,7 @@ DESIGN, LABELS = "design matrix", "all labels"
 """Registers. All have a space or a colon in their names, which no data set has."""
 
 
-def of(measure: str) -> str:
+def column_register(measure: str) -> str:
     """The register of a measure of every column."""
     return f"column {measure}"
 
@@ -69,8 +69,10 @@ class Preparation:
             LABELS: Register((task.rows, task.classes), Kind.SHARE),
         }
         if task.standardize:
-            found |= {of(name): Register(columns, Kind.SHARE) for name in ("sums", "squares")}
-            found |= {of(name): Register(columns, Kind.MASKED) for name in MOMENTS}
+            found |= {
+                column_register(name): Register(columns, Kind.SHARE) for name in ("sums", "squares")
+            }
+            found |= {column_register(name): Register(columns, Kind.MASKED) for name in MOMENTS}
         return found
 
     def inputs(self) -> dict[str, Input]:
@@ -114,25 +116,28 @@ class Preparation:
             yield Call(block, self._read(chunk), {}, outputs)
 
     def _sum_calls(self) -> Iterator[Call]:
-        sums = {"sums": Ref(of("sums"))}
+        sums = {"sums": Ref(column_register("sums"))}
         for chunk in self._chunks:
             block = self._sums(chunk.tables, chunk.count)
             outputs = sums | {"labels": Ref(LABELS, chunk.place)}
             yield Call(block, self._read(chunk) | sums, self._measure(chunk), outputs)
-        yield Call(self._mean(), sums, {}, {"mean": Ref(of("mean"))})
+        yield Call(self._mean(), sums, {}, {"mean": Ref(column_register("mean"))})
 
     def _spread_calls(self) -> Iterator[Call]:
-        squares, mean = {"squares": Ref(of("squares"))}, {"mean": Ref(of("mean"))}
+        squares, mean = (
+            {"squares": Ref(column_register("squares"))},
+            {"mean": Ref(column_register("mean"))},
+        )
         for chunk in self._chunks:
             block = self._spread(chunk.tables, chunk.count)
             inputs = self._read(chunk) | squares | mean
             outputs = squares | {"features": Ref(DESIGN, chunk.place)}
             yield Call(block, inputs, self._measure(chunk), outputs)
-        outputs = {"inverse_deviation": Ref(of("inverse_deviation"))}
+        outputs = {"inverse_deviation": Ref(column_register("inverse_deviation"))}
         yield Call(self._deviation(), squares, {}, outputs)
 
     def _standardize_calls(self) -> Iterator[Call]:
-        moments = {name: Ref(of(name)) for name in MOMENTS}
+        moments = {name: Ref(column_register(name)) for name in MOMENTS}
         for chunk in self._chunks:
             features = {"features": Ref(DESIGN, chunk.place)}
             yield Call(self._standardize(chunk.count), features | moments, {}, features)

@@ -44,7 +44,7 @@ def rows_of(table: Table) -> str:
     return f"rows:{table.name}"
 
 
-class Rows:
+class Reading:
     """The same rows of the tables that are read together, as inputs of a block."""
 
     def __init__(self, trace: Trace, task: Task, tables: Sequence[Table], rows: int) -> None:
@@ -93,7 +93,7 @@ def _with_ones(task: Task, x: Secret) -> Secret:
 def plain_block(task: Task, limits: Bounds, tables: Sequence[Table], rows: int) -> Block:
     """Without standardisation: round to the design matrix's scale, and mask. Two rounds."""
     trace = Trace(f"features of {rows}", task.parties)
-    read = Rows(trace, task, tables, rows)
+    read = Reading(trace, task, tables, rows)
     x = _with_ones(task, read.features().at(FEATURE_SCALE))
     assert x.bound <= limits.feature
     trace.output("features", x, FEATURE_SCALE, masked=True)
@@ -104,7 +104,7 @@ def plain_block(task: Task, limits: Bounds, tables: Sequence[Table], rows: int) 
 def sums_block(task: Task, tables: Sequence[Table], rows: int) -> Block:
     """Sums of the columns over the rows that are measured; the labels are put aside."""
     trace = Trace(f"sums of {rows}", task.parties)
-    read = Rows(trace, task, tables, rows)
+    read = Reading(trace, task, tables, rows)
     measured = trace.argument("measured", (rows, 1), 0, 1.0)
     so_far = _sums(trace, task)
     sums = so_far + (read.in_units() * measured).sum(axis=0)
@@ -139,7 +139,7 @@ def _squares(trace: Trace, task: Task) -> Secret:
 def spread_block(task: Task, tables: Sequence[Table], rows: int) -> Block:
     """Mask the rows; sum the squares of their distances from the mean. Two rounds."""
     trace = Trace(f"spread of {rows}", task.parties)
-    read = Rows(trace, task, tables, rows)
+    read = Reading(trace, task, tables, rows)
     measured = trace.argument("measured", (rows, 1), 0, 1.0)
     mean, so_far = _mean(trace, task), _squares(trace, task)
     x = read.in_units()
