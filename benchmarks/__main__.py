@@ -7,31 +7,41 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"  # before numpy
 
 import argparse
-import importlib
 import json
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import masque.client  # noqa: F401 - before grpc, whose settings it chooses
-from benchmarks import machine
-from benchmarks.figures import Outcome, lines
+from benchmarks import (
+    account,
+    cancer,
+    core,
+    iteration,
+    machine,
+    memory,
+    micro,
+    operations,
+    upload,
+)
+from benchmarks.figures import Figure, Outcome, lines
 from masque.errors import MasqueError
 
-NAMES = {
-    "lr": "iteration",
-    "breast-cancer": "cancer",
-    "memory": "memory",
-    "upload": "upload",
-    "operations": "operations",
-    "core": "core",
-    "profile": "account",
-    "kernels": "kernels",
-    "latency": "latency",
+NAMES: dict[str, Callable[[bool], Outcome]] = {
+    "lr": iteration.measure,
+    "breast-cancer": cancer.measure,
+    "memory": memory.measure,
+    "upload": upload.measure,
+    "operations": operations.measure,
+    "core": core.measure,
+    "profile": account.measure,
+    "kernels": micro.kernels,
+    "latency": micro.latency,
 }
-"""Benchmarks and their modules, in the order in which all of them run."""
+"""Benchmarks in the order in which all of them run; each is told whether to be quick."""
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -44,20 +54,17 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that services are stopped
     chosen = options.names or list(NAMES)
     found: dict[str, Any] = {}
-    texts: list[str] = []
     code = 0
     for name in chosen:
         _say(f"== {name}")
         began = time.monotonic()
         try:
-            outcome = importlib.import_module(f"benchmarks.{NAMES[name]}").measure(options.quick)
+            outcome = NAMES[name](options.quick)
         except MasqueError as error:
             print(f"error: {name}: {error}", file=sys.stderr)
             code = error.exit_code
             continue
-        assert isinstance(outcome, Outcome)
         found[name] = outcome.as_json() | {"machine": machine.describe()}
-        texts += [*lines(outcome), ""]
         if not options.json:
             print("\n".join([*lines(outcome), ""]), flush=True)
         _say(f"   {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
@@ -78,8 +85,6 @@ def write(found: dict[str, Any]) -> None:
 
 def report(results: dict[str, Any]) -> str:
     """`results.json` as tables."""
-    from benchmarks.figures import Figure
-
     text = ["# Results", "", "Written by `make bench`; how to read them is in README.md.", ""]
     for found in results.values():
         figures = []

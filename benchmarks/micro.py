@@ -1,0 +1,55 @@
+"""The kernels and the latency of a swap, measured by programs of their own (see there)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks.figures import Figure, Outcome
+
+FLOOR = 15.0
+"""Times numpy's `@` that ring.matmul must be at 512 x 512 x 512."""
+
+NOT_SLOWER = 0.95
+"""Ratio above which a product counts as not slower: two measurements of one thing differ by 5 %."""
+
+
+def kernels(quick: bool) -> Outcome:
+    """`python -m benchmarks.kernels`: products against numpy and float64 BLAS, packing, streams."""
+    found = _run("benchmarks.kernels", "--seconds", "0.05" if quick else "0.3")
+    products = found["products"]
+    figures = []
+    for row in products:
+        name = f"{row['shape']}, a by {row['layout']}"
+        least = FLOOR if row["shape"] == "512 x 512 x 512" else NOT_SLOWER
+        figures.append(
+            Figure(f"product {name}: times numpy", row["times_numpy"], "x", at_least=least)
+        )
+        if row["giga"] > 1:
+            figures.append(Figure("- times float64 BLAS", row["times_blas"], "x"))
+    figures += [Figure(row["what"], row["gigabytes"], "GB/s") for row in found["others"]]
+    return Outcome(f"Kernels, {found['machine']}", figures, found)
+
+
+def latency(quick: bool) -> Outcome:
+    """`python -m benchmarks.latency`: one swap between two processes, by size."""
+    rows = _run("benchmarks.latency", "--swaps", "200" if quick else "1000")
+    figures = []
+    for row in rows:
+        name = f"{row['transport']}, {row['size']:,} bytes"
+        figures.append(
+            Figure(name, row["median_us"], "us", high=row["p90_us"], low=0.0, count=row["swaps"])
+        )
+        figures.append(Figure("- CPU of a party", row["cpu_us"], "us"))
+    return Outcome("One swap between two parties: median, and up to the 90th percentile", figures,
+                   {"rows": rows})  # fmt: skip
+
+
+def _run(module: str, *arguments: str) -> Any:
+    command = [sys.executable, "-m", module, "--json", *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    lines = done.stdout.splitlines()
+    start = next(number for number, line in enumerate(lines) if line in ("{", "["))
+    return json.loads("\n".join(lines[start:]))  # services' logs may stand before it
