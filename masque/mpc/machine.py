@@ -76,6 +76,16 @@ LINEAR = frozenset(
 ) | {"transpose", "reshape", "broadcast", "index", "concat"}
 
 
+def _argument(node: Node, arguments: Mapping[str, Array]) -> Ring:
+    """A public argument of this call, held to the shape and the bound that the block relies on."""
+    name, limit = node.params
+    value = arguments[str(name)]
+    assert isinstance(limit, int)
+    assert value.shape == node.shape, f"argument {name!r} has shape {value.shape}"
+    assert np.abs(value.view(np.int64)).max(initial=0) <= limit, f"argument {name!r} is too large"
+    return value
+
+
 class Machine:
     """Runs the calls of one program; subclasses say what each operation does."""
 
@@ -139,8 +149,7 @@ class Machine:
             constant = block.constants[index]
             return lambda values, arguments: constant
         if node.op == "argument":
-            name = str(node.params[0])
-            return lambda values, arguments: arguments[name]
+            return lambda values, arguments: _argument(node, arguments)
         if node.op in LINEAR:
             secret = [i for i in node.args if block.nodes[i].kind is not Kind.PUBLIC]
             public = [i for i in node.args if block.nodes[i].kind is Kind.PUBLIC]

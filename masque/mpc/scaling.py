@@ -24,6 +24,7 @@ def scale_down(y: Ring, factor: Ring | None, shift: int, *, half: bool = False) 
         moved = y >> np.uint64(shift)
         return moved + (y >> np.uint64(shift - 1) & np.uint64(1)) if half else moved
     c = factor
+    assert int(c.max(initial=0)) >> 31 == 0, "a factor is not negative, and below 2^31"
     low = (y & _LOW) * c
     if half and shift <= 32:
         low += np.uint64(1 << (shift - 1))

@@ -36,7 +36,8 @@ class Trace:
 
     def argument(self, name: str, shape: Shape, scale: int, bound: float) -> Public:
         """A public array of each call, at most `bound` in magnitude, encoded at `scale`."""
-        node = self.graph.add("argument", (), Kind.PUBLIC, shape, (name,))
+        limit = round(bound * 2.0**scale)
+        node = self.graph.add("argument", (), Kind.PUBLIC, shape, (name, limit))
         return Public(self.graph, node, scale, bound)
 
     def output(self, name: str, value: Secret, scale: int, *, masked: bool = False) -> None:

@@ -11,8 +11,9 @@ import pytest
 from masque.mpc import functions
 from masque.mpc.fits import FITS
 from masque.mpc.secret import Secret
+from masque.mpc.trace import Trace
 from masque.mpc.trig import wave_error
-from tests.mpc.harness import PARTIES, Clear, Reals, encode, evaluate
+from tests.mpc.harness import PARTIES, Clear, Reals, encode, evaluate, execute, one_block
 
 Function = Callable[[Secret], Secret]
 Real = Callable[[Reals], Reals]
@@ -283,3 +284,21 @@ def test_every_ands_any_number_of_bits(parties: int) -> None:
             lambda x: functions.every(functions.less(x)).value(), [Clear(values, 0, 1.0)], parties
         )
         np.testing.assert_array_equal(outcome.got["y"], np.all(values < 0, axis=1))
+
+
+@pytest.mark.parametrize("parties", PARTIES)
+def test_whole_words_are_equal_or_not(parties: int) -> None:
+    """Words of digests use all 64 bits: one bit of difference anywhere is one."""
+    rng = np.random.default_rng(4)
+    one = rng.integers(0, 1 << 64, (3, 64), dtype=np.uint64)
+    other = one.copy()
+    other[1] ^= np.uint64(1) << np.arange(64, dtype=np.uint64)
+    other[2, ::2] = rng.integers(0, 1 << 64, 32, dtype=np.uint64)
+    trace = Trace("words", parties)
+    x, y = trace.words("x", one.shape), trace.words("y", one.shape)
+    trace.output("same", functions.equals(x - y).value(), 0)
+    inputs = {"x": Clear(one.view(np.int64), 0, 0.0), "y": Clear(other.view(np.int64), 0, 0.0)}
+    program = one_block(trace.freeze(), inputs, {"same": 0})
+    outcome = execute(program, {"x": one, "y": other}, 1)
+    for got in (outcome.got["same"], outcome.plain["same"]):
+        np.testing.assert_array_equal(got, one == other)

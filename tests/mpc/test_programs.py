@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from masque.errors import Refused
 from masque.mpc import functions, inprocess, sharing
 from masque.mpc.correlations import LAWS
 from masque.mpc.graph import MOVES, OPENINGS, Block, Kind
@@ -26,6 +27,7 @@ from tests.mpc.harness import (
     encode,
     evaluate,
     execute,
+    one_block,
     seeds,
     share_inputs,
     sources,
@@ -335,3 +337,50 @@ def test_masks_that_a_stop_would_leave_behind_are_refused() -> None:
     """The dealer deals the skipped round as well, and would go on with its mask of w."""
     with pytest.raises(AssertionError, match="whose mask"):
         inprocess.stock(stops(Kind.MASKED, 100.0), seeds(2, 1))
+
+
+def with_argument(bound: float, values: Ring) -> Program:
+    trace = Trace("argument", 2)
+    rate = trace.argument("rate", (), 8, bound)
+    trace.output("y", trace.input("x", SHAPE, SCALE, BOUND).scaled(rate, SCALE), SCALE)
+    block, clear_x = trace.freeze(), Clear(np.ones(SHAPE, dtype=np.int64), SCALE, BOUND)
+    return one_block(block, {"x": clear_x}, {"y": SCALE}, {"rate": values})
+
+
+def test_arguments_are_held_to_their_bounds() -> None:
+    data = {"x": np.full(SHAPE, 512, dtype=np.uint64)}
+    half = np.array(128, dtype=np.uint64)
+    outcome = execute(with_argument(0.5, half), data, 1)
+    assert np.abs(outcome.got["y"] - 256).max() <= 1
+    with pytest.raises(AssertionError, match="too large"):
+        execute(with_argument(0.25, half), data, 1)
+    with pytest.raises(AssertionError, match="shape"):
+        execute(with_argument(0.5, half.reshape(1)), data, 1)
+    with pytest.raises(AssertionError, match="not negative"):
+        execute(with_argument(0.5, np.negative(half)), data, 1)
+
+
+def reveals(parties: int) -> Program:
+    trace = Trace("reveal", parties)
+    x = trace.input("x", SHAPE, SCALE, BOUND)
+    trace.reveal("total", x.sum(axis=0))
+    trace.reveal("positive", functions.less(-x[0, 0]).value(), effect="require")
+    return one_block(trace.freeze(), {"x": Clear(np.zeros(SHAPE, dtype=np.int64), 8, 8.0)}, {})
+
+
+@pytest.mark.parametrize("parties", PARTIES)
+def test_declared_openings_are_opened_to_all(parties: int) -> None:
+    data = {"x": np.arange(1, 7, dtype=np.uint64).reshape(SHAPE)}
+    outcome = execute(reveals(parties), data, 1)
+    for party in outcome.run.parties:
+        assert party.opened.keys() == {"total", "positive"}
+        np.testing.assert_array_equal(party.opened["total"], [9, 12])
+        assert party.opened["positive"] == 1
+        assert not party.stopped
+
+
+def test_a_requirement_that_fails_refuses_the_job() -> None:
+    data = {"x": np.zeros(SHAPE, dtype=np.uint64)}
+    with pytest.raises(Refused, match="positive") as caught:
+        execute(reveals(3), data, 1)
+    assert caught.value.where == {"check": "positive"}
