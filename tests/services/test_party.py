@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 import threading
 import time
@@ -288,8 +289,10 @@ def test_an_aborted_job_is_gone(village: Village) -> None:
 # -- what goes wrong on the way ------------------------------------------------------------------
 
 
-def disturbed(village: Village, job: BoundJob, disturb: Any) -> tuple[dict[str, Any], float]:
-    """Disturb the village in the middle of round 1; what came of it, and how soon."""
+def disturbed(
+    village: Village, job: BoundJob, disturb: Any, parties: tuple[str, ...] | None = None
+) -> tuple[dict[str, Any], float]:
+    """Disturb the village in the middle of round 1; what `parties` said, and how soon."""
     village.prepare(job)
     village.run_rounds(job, [0])
     moment = []
@@ -301,9 +304,17 @@ def disturbed(village: Village, job: BoundJob, disturb: Any) -> tuple[dict[str, 
 
     thread = threading.Thread(target=strike)
     thread.start()
-    replies = village.run_round(job, 1)
-    thread.join()
-    return replies, time.monotonic() - moment[0]
+    with ThreadPoolExecutor() as pool:
+        futures = {name: pool.submit(village.run_at, name, job, 1) for name in job.parties}
+        wanted = parties or job.parties
+        replies = {name: futures[name].exception() or futures[name].result() for name in wanted}
+        thread.join()
+        seconds = time.monotonic() - moment[0]
+        if parties is not None:  # the others are woken, so that their calls end
+            for service in village.services.values():
+                assert service.process is not None
+                service.process.send_signal(signal.SIGCONT)
+    return replies, seconds
 
 
 @pytest.mark.parametrize("place", ["village", "trio"])
@@ -330,6 +341,24 @@ def test_a_killed_dealer_is_named_within_ten_seconds(village: Village) -> None:
         assert isinstance(error, JobFailed), error
         assert "dealer" in str(error.where["service"]), error
     village.revive("dealer")
+    assert_usable(village)
+
+
+@pytest.mark.parametrize("name", ["party-b", "dealer"])
+def test_a_service_that_hangs_is_named_within_ten_seconds(village: Village, name: str) -> None:
+    process = village.services[name].process
+    assert process is not None
+    job = a_job(village, training__epochs=LONG)
+    try:
+        replies, seconds = disturbed(
+            village, job, lambda: process.send_signal(signal.SIGSTOP), parties=("party-a",)
+        )
+        error = replies["party-a"]
+        assert isinstance(error, JobFailed) and name in str(error.where["service"]), error
+        assert seconds < 11  # ten, and the time to start a thread on a busy machine
+    finally:
+        process.send_signal(signal.SIGCONT)
+    time.sleep(1.0)
     assert_usable(village)
 
 
