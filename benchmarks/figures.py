@@ -71,6 +71,33 @@ def median_of(
     )
 
 
+QUIET = 0.15
+"""Cores that other programs may use while a sample is taken that counts as undisturbed."""
+
+
+def judged(
+    what: str,
+    samples: Sequence[tuple[float, float]],
+    unit: str,
+    *,
+    at_most: float,
+    rivals: Mapping[str, float],
+) -> list[Figure]:
+    """Samples (value, cores that others used meanwhile): those taken undisturbed, then all.
+
+    The target is about the former; where there are none, about all.
+    """
+    every = [value for value, _ in samples]
+    quiet = [value for value, busy in samples if busy <= QUIET]
+    if not quiet:
+        return [median_of(what, every, unit, at_most=at_most, rivals=rivals)]
+    alone = f"{what}, with the machine to itself"
+    return [
+        median_of(alone, quiet, unit, at_most=at_most, rivals=rivals),
+        median_of(f"{what}, all samples", every, unit),
+    ]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A finished benchmark: its figures, and tables of more for those who want them all."""

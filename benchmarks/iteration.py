@@ -8,10 +8,11 @@ iterations it is one sample. The first epoch of every job warms up and does not 
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import machine, rivals
-from benchmarks.figures import Figure, Outcome, median_of
+from benchmarks.figures import Figure, Outcome, judged, median_of
 from benchmarks.network import Network, Run, network, synthetic
 from masque.client.planning import Part, Plan
 from masque.client.sharing import Shared
@@ -43,55 +44,69 @@ def measure(quick: bool) -> Outcome:
         text = job(shared.name, epochs)
         planned = services.plan(text, [shared])
         services.run(job(shared.name, 1))
-        runs: list[Run] = []
-        usage: list[dict[str, float]] = []
-        with machine.others(list(services.pids.values())) as elsewhere:
-            for _ in range(repeats):
-                runs.append(_run(services, text, epochs, usage))
-    return _outcome(shared, planned, runs, usage, elsewhere.cores)
+        elsewhere = machine.Others(list(services.pids.values()))
+        samples = [_sample(services, text, epochs) for _ in range(repeats)]
+        return _outcome(shared, planned, samples, elsewhere.cores)
 
 
-def _run(services: Network, text: str, epochs: int, usage: list[dict[str, float]]) -> Run:
-    """One job; appends milliseconds of CPU an iteration of each process.
-
-    Of the epochs only, but for the dealer, which runs ahead: of the whole job.
+@dataclass(frozen=True)
+class Sample:
+    """One job: milliseconds an iteration, and cores that other programs used, by epoch; the first
+    left out. `cpu`: milliseconds of CPU an iteration by service, of the epochs only, but for the
+    dealer, which runs ahead: of the whole job.
     """
+
+    run: Run
+    milliseconds: list[float]
+    busy: list[float]
+    cpu: dict[str, float]
+
+
+def _sample(services: Network, text: str, epochs: int) -> Sample:
     marks: dict[str, dict[str, float]] = {}
+    busy: dict[str, float] = {}
+    elsewhere = machine.Others(list(services.pids.values()))
 
     def watcher(name: str) -> None:
         marks[name] = {key: machine.cpu_seconds(pid) for key, pid in services.pids.items()}
+        busy[name] = elsewhere.lap()  # of what went before `name` began
 
     run = services.run(text, watcher)
     names = list(marks)
-    first, last = marks["epoch 1"], marks[names[names.index(f"epoch {epochs}") + 1]]
-    count = epochs * ITERATIONS
-    first["dealer"] = marks["submitted"]["dealer"]
-    usage.append({name: 1e3 * (last[name] - first[name]) / count for name in first})
-    return run
+    begun = names.index("epoch 1")
+    over = names[begun + epochs]
+    first = marks["epoch 1"] | {"dealer": marks["submitted"]["dealer"]}
+    spent = {name: marks[over][name] - before for name, before in first.items()}
+    return Sample(
+        run,
+        [1e3 * seconds / ITERATIONS for seconds in run.lasted("epoch")[1:]],
+        [busy[name] for name in names[begun + 2 : begun + epochs + 1]],
+        {name: 1e3 * seconds / epochs / ITERATIONS for name, seconds in spent.items()},
+    )
 
 
-def _outcome(
-    shared: Shared, planned: Plan, runs: list[Run], usage: list[dict[str, float]], busy: float
-) -> Outcome:
-    times = [1e3 * seconds / ITERATIONS for run in runs for seconds in run.lasted("epoch")[1:]]
+def _outcome(shared: Shared, planned: Plan, samples: list[Sample], busy: float) -> Outcome:
     epoch = next(part for part in planned.parts if part.name == "epoch 2")
     figures = [
-        median_of("one iteration", times, "ms", at_most=4.0, rivals=rivals.LR_MILLISECONDS),
-        median_of(
-            "one iteration, quietest epoch of each job",
-            [min(1e3 * s / ITERATIONS for s in run.lasted("epoch")[1:]) for run in runs],
+        *judged(
+            "one iteration",
+            [pair for s in samples for pair in zip(s.milliseconds, s.busy, strict=True)],
             "ms",
+            at_most=4.0,
+            rivals=rivals.LR_MILLISECONDS,
         ),
         *_counted(epoch),
-        *(median_of(f"CPU of {name}", [used[name] for used in usage], "ms") for name in usage[0]),
-        Figure("waiting for peers, share of a party's time", _waiting(runs), "%"),
+        *(
+            median_of(f"CPU of {name}", [s.cpu[name] for s in samples], "ms")
+            for name in samples[0].cpu
+        ),
+        Figure("waiting for peers, share of a party's time", _waiting(samples), "%"),
         Figure("cores kept busy by other programs meanwhile", busy, "cores"),
     ]
     details = {
-        "iteration_ms_by_job": [
-            [round(1e3 * s / ITERATIONS, 3) for s in run.lasted("epoch")] for run in runs
-        ],
-        "counters": check_counters(planned, runs[-1]),
+        "iteration_ms": [[round(value, 3) for value in s.milliseconds] for s in samples],
+        "cores_used_by_others": [s.busy for s in samples],
+        "counters": check_counters(planned, samples[-1].run),
         "share_bytes_a_party": shared.info.share_bytes,
     }
     title = f"One iteration of logistic regression, {ROWS:,} x {COLUMNS}, batch {BATCH}"
@@ -111,11 +126,11 @@ def _counted(epoch: Part) -> list[Figure]:
     ]
 
 
-def _waiting(runs: list[Run]) -> float:
+def _waiting(samples: list[Sample]) -> float:
     shares = [
         counters["waiting_for_peers"] / counters["seconds"]
-        for run in runs
-        for counters in run.counters.values()
+        for sample in samples
+        for counters in sample.run.counters.values()
     ]
     return 100 * statistics.median(shares)
 

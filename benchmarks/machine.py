@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,23 +60,30 @@ def _status(pid: int | str, name: str) -> int:
     raise AssertionError(f"/proc has no {name}")
 
 
-@dataclass
-class Elsewhere:
-    """How many cores other programs kept busy meanwhile; 0 on a machine of our own."""
+class Others:
+    """How many cores programs other than `ours` (process ids) and this one keep busy."""
 
-    cores: float = 0.0
+    def __init__(self, ours: list[int]) -> None:
+        self._ours = [*ours, os.getpid()]
+        self._start = self._last = self._now()
 
+    @property
+    def cores(self) -> float:
+        """On average since the beginning."""
+        return self._between(self._start, self._now())
 
-@contextmanager
-def others(ours: list[int]) -> Iterator[Elsewhere]:
-    """Measure what processes other than `ours` (ids) and this one use during a block."""
-    found = Elsewhere()
-    ours = [*ours, os.getpid()]
-    began, busy, own = time.monotonic(), _busy(), sum(cpu_seconds(pid) for pid in ours)
-    yield found
-    own = sum(cpu_seconds(pid) for pid in ours) - own
-    seconds = time.monotonic() - began
-    found.cores = round(max(0.0, (_busy() - busy - own) / seconds), 2)
+    def lap(self) -> float:
+        """On average since the last lap."""
+        last, self._last = self._last, self._now()
+        return self._between(last, self._last)
+
+    def _now(self) -> tuple[float, float]:
+        used = _busy() - sum(cpu_seconds(pid) for pid in self._ours)
+        return time.monotonic(), used
+
+    @staticmethod
+    def _between(first: tuple[float, float], last: tuple[float, float]) -> float:
+        return round(max(0.0, last[1] - first[1]) / max(1e-3, last[0] - first[0]), 2)
 
 
 def _busy() -> float:
