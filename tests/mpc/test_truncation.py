@@ -154,6 +154,16 @@ def test_truncation_never_errs_by_more_than_one_ulp(
     assert checked > 300_000
 
 
+@pytest.mark.parametrize("parties", [4, 8, 9])
+def test_guard_bits_grow_with_the_parties(parties: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for width in (6, 21, 63):
+        with monkeypatch.context() as patch:
+            outcome = forced_run(width, parties, patch)
+        assert outcome is not None
+        for name, got in outcome.got.items():
+            assert np.abs(got - outcome.plain[name]).max() <= 1, f"width {width}, shift {name[1:]}"
+
+
 @pytest.mark.parametrize("parties", PARTIES)
 def test_plain_rounds_to_nearest(parties: int) -> None:
     z = np.arange(-40, 41).reshape(1, -1)
