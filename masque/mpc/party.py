@@ -349,7 +349,11 @@ class Party(Machine):
         if thresholds != (0,):
             t = np.array([t % (1 << 64) for t in thresholds], dtype=np.uint64)
             c = c - t.reshape(-1, *(1,) * c.ndim)
-        return c if whole == 64 else c & np.uint64((1 << whole) - 1)
+        if whole < 64:
+            return c & np.uint64((1 << whole) - 1)
+        return np.require(
+            c, requirements="W"
+        )  # broadcast values are views that must not be written
 
     def sign_bit(self, node: Node, values: Values) -> Bytes:
         """[x < t] = borrow xor top bit of c - t xor top bit of r."""

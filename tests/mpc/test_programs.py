@@ -216,6 +216,15 @@ def test_values_opened_in_different_windows_can_be_joined(parties: int) -> None:
     assert np.abs(outcome.got["y"] - outcome.plain["y"]).max() <= 1 << 5
 
 
+def test_views_of_values_are_compared_like_others() -> None:
+    """A value that is broadcast to its own shape is a view that may not be written."""
+    edges = Clear(np.array([[0, 5, -5], [1 << 60, -(1 << 60), 5]]), 0, 2.0**61)
+    same = evaluate(lambda x: functions.equals(x.broadcast(2, 3), 0).value(), [edges], 2)
+    np.testing.assert_array_equal(same.got["y"], edges.values == 0)
+    rows = evaluate(lambda x: functions.less(x[1].broadcast(2, 3)).value(), [edges], 2)
+    np.testing.assert_array_equal(rows.got["y"], [[0, 1, 0], [0, 1, 0]])
+
+
 SINGLE = {
     "product": lambda x: x.sum() * x.sum(),
     "truncation": lambda x: (x.sum() * 2.5).at(3),
