@@ -353,7 +353,7 @@ class Party(Machine):
             return c & np.uint64((1 << whole) - 1)
         return np.require(
             c, requirements="W"
-        )  # broadcast values are views that must not be written
+        )  # a broadcast value is read-only
 
     def sign_bit(self, node: Node, values: Values) -> Bytes:
         """[x < t] = borrow xor top bit of c - t xor top bit of r."""
