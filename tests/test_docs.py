@@ -30,7 +30,7 @@ FENCE = re.compile(
 )
 RUN = {"sh", "python"}
 SHOWN = {"", "text", "yaml", "yaml policy", "json"}
-"""What a page may show without anybody running it; yaml is checked where its page is tested."""
+"""What a page may show without anybody running it; yaml is read by what it is meant for."""
 
 TREE = ("masque", "services", "docs", "tests", "protos", "benchmarks", "requirements", ".ci")
 PATIENCE = 300
@@ -150,6 +150,52 @@ def test_what_runs_elsewhere_runs_there(page: Path, part: Snippet) -> None:
     for line in part.text.splitlines():
         command = line.partition(" #")[0].strip()
         assert re.search(rf"^\s*{re.escape(command)}(\s|$)", text, re.M), f"{file}: {command}"
+
+
+# -- files that pages show ---------------------------------------------------------------------
+
+
+def shown(page: str) -> list[str]:
+    return [part.text for part in snippets(ROOT / "docs" / page) if part.kind == "yaml"]
+
+
+def test_the_schema_in_the_page_is_one(tmp_path: Path) -> None:
+    from masque.data.schema import load
+
+    whole, labels = shown("data.md")
+    path = tmp_path / "schema.yaml"
+    path.write_text(whole)
+    assert load(path).columns
+    for line in labels.splitlines():
+        path.write_text("columns: {age: {type: integer, range: [0, 120]}}\n" + line + "\n")
+        assert load(path).label is not None
+
+
+def test_the_profile_in_the_page_is_one(tmp_path: Path) -> None:
+    from masque.client.profile import load
+
+    (text,) = shown("cli.md")
+    (tmp_path / "profile.yaml").write_text(text)
+    assert load(tmp_path / "profile.yaml").name == "analyst"
+
+
+@pytest.mark.parametrize("role", ["dealer", "party", "coordinator"])
+def test_the_files_of_services_in_the_page_are_whole(role: str, tmp_path: Path) -> None:
+    """They are read as the services read them, and show every key but those on the page's table."""
+    from importlib import import_module
+
+    from masque.wire.settings import ServiceSettings, load_settings
+
+    kind = getattr(import_module(f"services.{role}.settings"), f"{role.title()}Settings")
+    assert issubclass(kind, ServiceSettings)
+    text = (ROOT / "docs" / "services.md").read_text("utf-8")
+    block = (
+        text.partition(f"\n## {role.title()}\n")[2].partition("```yaml\n")[2].partition("```")[0]
+    )
+    (tmp_path / "service.yaml").write_text(block)
+    settings = load_settings(kind, tmp_path / "service.yaml")
+    for key in kind.model_fields:
+        assert key in settings.model_fields_set or f"`{key}`" in text, key
 
 
 # -- what is only named ------------------------------------------------------------------------
