@@ -6,7 +6,6 @@ must be stored; what takes long (compiling, computing, telling peers) happens ou
 
 from __future__ import annotations
 
-import secrets
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from masque.jobs.computing import ComputedJob
 from masque.jobs.record import Progress
 from masque.jobs.states import State, failed
 from services.party.attempt import Account, Attempt
+from services.party.blame import accident, culprit, sentence
 from services.party.results import Sealed
 from services.party.stock import Listener
 
@@ -245,7 +245,7 @@ class Job:
 
     def _release(self, attempt: Attempt) -> None:
         state = self.state
-        reason = JobFailed(f"{_sentence(state.reason)}.", service=state.culprit or None)
+        reason = JobFailed(f"{sentence(state.reason)}.", service=state.culprit or None)
         if attempt.abort(reason):
             self._workshop.closed(attempt.account(), attempt.sent_to)
 
@@ -260,9 +260,9 @@ class Job:
 
     def _break(self, number: int, error: Exception) -> MasqueError:
         """It cannot go on: note why and who is to blame, let go of everything; what to raise."""
-        known = error if isinstance(error, MasqueError) else _accident(self.state, error)
+        known = error if isinstance(error, MasqueError) else accident(self.state.job_id, error)
         try:
-            self._apply(computing.Broken(number, _sentence(known.message), culprit(known)))
+            self._apply(computing.Broken(number, sentence(known.message), culprit(known)))
         except AssertionError:  # not a state in which anything can break
             return known
         state = self.state
@@ -280,25 +280,3 @@ class Job:
     def failure(self) -> JobFailed:
         """How the job has failed."""
         return failed(self.state)
-
-
-def culprit(error: MasqueError) -> str:
-    """The service that an error names."""
-    for field_name in ("party", "service", "peer"):
-        name = error.where.get(field_name)
-        if isinstance(name, str):
-            return name
-    return ""
-
-
-def _accident(state: ComputedJob, error: Exception) -> MasqueError:
-    incident = secrets.token_hex(4)
-    _log.error("incident", incident=incident, job=state.job_id, exc_info=error)
-    return MasqueError(
-        f"this party failed on its own account (incident {incident}).",
-        hint="Its log has the reason under that number.",
-    )
-
-
-def _sentence(text: str) -> str:
-    return text.strip().rstrip(".")

@@ -36,9 +36,9 @@ PERMISSIONS: Permissions = {
     "/masque.v1.Party/FetchSealed": {Role.COORDINATOR},
     "/masque.v1.Party/FetchOpened": {Role.CLIENT},
     "/masque.v1.Party/Exchange": {Role.PARTY},
-    "/masque.v1.Party/Describe": ROLES,
+    "/masque.v1.Party/Describe": ROLES - {Role.DEALER},
 }
-"""Who may call what. What somebody may do *as whom* is checked where the names are known."""
+"""Who may call what; a dealer nothing: traffic tells when early stopping did. What somebody may do *as whom* is checked where the names are known."""
 
 PROGRESS = 0.5
 """Seconds between two progress messages."""

@@ -73,7 +73,7 @@ class Service:
                 [sys.executable, "-m", *self.module, "--config", config], stderr=log, stdout=log
             )
 
-    def await_ready(self, patience: float = 60.0) -> None:
+    def await_ready(self, patience: float = 120.0) -> None:
         until = time.monotonic() + patience
         while not (self.directory / "ready.json").exists():
             assert self.process is not None and self.process.poll() is None, self.log()
