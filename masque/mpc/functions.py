@@ -19,7 +19,7 @@ from masque.errors import RangeError
 from masque.mpc import comparison
 from masque.mpc.fits import FITS
 from masque.mpc.graph import Graph, Kind
-from masque.mpc.secret import SLACK, Secret, concatenate, constant
+from masque.mpc.secret import SLACK, Secret, constant, indexed
 from masque.mpc.types import Shape
 
 # (fraction bits of x looked at, of the public coefficients, of the dealt waves)
@@ -77,13 +77,12 @@ class Bit:
         node = self.graph.add("flag_times", args, Kind.SHARE, shape)
         return Secret(self.graph, shape, x.scale, x.bound, share=node)
 
-    def __getitem__(self, index: int) -> Bit:
-        """The bits of one place along the first axis."""
-        if not 0 <= index < self.shape[0]:
-            raise IndexError(f"no place {index} among {self.shape[0]}")
-        shape = self.shape[1:]
-        node = self.graph.add("index", (self.node,), Kind.BITS, shape, (index,))
-        return Bit(self.graph, node, shape)
+    def __getitem__(self, index: object) -> Bit:
+        """As of a Secret."""
+        shape, params = indexed(self.shape, index)
+        return Bit(
+            self.graph, self.graph.add("index", (self.node,), Kind.BITS, shape, params), shape
+        )
 
     def reshape(self, *shape: int) -> Bit:
         """The same bits in another shape."""
@@ -92,12 +91,11 @@ class Bit:
         return Bit(self.graph, node, example)
 
 
-def stack_bits(bits: Sequence[Bit]) -> Bit:
-    """Bits of one shape along a new last axis."""
-    graph, shape = bits[0].graph, bits[0].shape
-    args = tuple(bit.reshape(*shape, 1).node for bit in bits)
-    node = graph.add("concat", args, Kind.BITS, (*shape, len(bits)), (len(shape),))
-    return Bit(graph, node, (*shape, len(bits)))
+def join_bits(first: Bit, second: Bit) -> Bit:
+    """Bits side by side, along the last axis."""
+    shape = (*first.shape[:-1], first.shape[-1] + second.shape[-1])
+    args, axis = (first.node, second.node), (len(shape) - 1,)
+    return Bit(first.graph, first.graph.add("concat", args, Kind.BITS, shape, axis), shape)
 
 
 # -- comparison (protocol 5) -------------------------------------------------------------------
@@ -391,29 +389,18 @@ def argmax_one_hot(x: Secret) -> Bit:
     All pairs of a row are compared at once, on differences of what is opened already. Openings: x,
     pairs (2), AND (1 or 2).
     """
-    rows, classes = x.shape
+    classes = x.shape[1]
     assert classes >= 2, "the largest of one is no question"
     x.masked()
-    columns = [x[:, j].reshape(rows, 1) for j in range(classes)]
     left, right = np.triu_indices(classes, k=1)
-    first = concatenate([columns[i] for i in left], axis=1)
-    second = concatenate([columns[j] for j in right], axis=1)
-    loses = less(first - second)  # of the pair (i, j), i < j: i is strictly smaller
-    wins: list[Bit] = []
-    for i in range(classes):
-        beaten = []
-        for pair, (a, b) in enumerate(zip(left, right, strict=True)):
-            if i in (a, b):
-                column = _bit_column(loses, pair)
-                beaten.append(column if b == i else ~column)
-        wins.append(every(stack_bits(beaten)))
-    return stack_bits(wins)
-
-
-def _bit_column(bits: Bit, column: int) -> Bit:
-    shape = bits.shape[:-1]
-    params: tuple[object, ...] = (("slice", None, None, None), column)
-    return Bit(bits.graph, bits.graph.add("index", (bits.node,), Kind.BITS, shape, params), shape)
+    loses = less(x[:, left] - x[:, right])  # of the pair (i, j), i < j: i is strictly smaller
+    both = join_bits(loses, ~loses)
+    pairs = np.arange(len(left))
+    wins = [
+        np.where(right == i, pairs, pairs + len(pairs))[(left == i) | (right == i)]
+        for i in range(classes)
+    ]
+    return every(both[:, np.array(wins)])
 
 
 def argmax(x: Secret) -> Secret:

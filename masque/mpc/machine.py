@@ -7,6 +7,7 @@ name is the operation's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,19 @@ Action = Callable[[Values, Mapping[str, Array]], Value]
 Plan = tuple[Step, list[tuple[int, Action]]]
 
 
-def _key(params: Sequence[object]) -> tuple[Any, ...]:
-    return tuple(slice(*p[1:]) if isinstance(p, tuple) else p for p in params)
+@cache
+def _key(params: tuple[object, ...]) -> tuple[Any, ...]:
+    """What `masque.mpc.secret.indexed` made parameters of."""
+    found: list[Any] = []
+    for part in params:
+        match part:
+            case ("slice", *ends):
+                found.append(slice(*ends))
+            case ("take", shape, places):
+                found.append(np.array(places, dtype=np.intp).reshape(shape))
+            case _:
+                found.append(part)
+    return tuple(found)
 
 
 def linear(node: Node, parts: Sequence[Array], public: Sequence[Array], *, constant: bool) -> Ring:

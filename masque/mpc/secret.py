@@ -87,6 +87,20 @@ class Forms:
     words: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
+def indexed(shape: Shape, index: object) -> tuple[Shape, tuple[object, ...]]:
+    """The shape of x[index], and the parameters of an `index` node."""
+    example = np.empty(shape, dtype=np.bool_)[index]  # type: ignore[call-overload]
+    params: list[object] = []
+    for key in index if isinstance(index, tuple) else (index,):
+        if isinstance(key, slice):
+            params.append(("slice", key.start, key.stop, key.step))
+        elif isinstance(key, np.ndarray):
+            params.append(("take", key.shape, tuple(key.reshape(-1).tolist())))
+        else:
+            params.append(key)
+    return np.shape(example), tuple(params)
+
+
 class Secret:
     """An array of secret numbers; see the module docstring."""
 
@@ -300,13 +314,9 @@ class Secret:
         return self.linear("broadcast", (), (shape,), shape, self.scale, self.bound)
 
     def __getitem__(self, index: object) -> Secret:
-        """Basic numpy indexing: integers and slices, known while tracing."""
-        example = np.empty(self.shape, dtype=np.bool_)[index]  # type: ignore[call-overload]
-        key = index if isinstance(index, tuple) else (index,)
-        params = tuple(
-            ("slice", k.start, k.stop, k.step) if isinstance(k, slice) else k for k in key
-        )
-        return self.linear("index", (), params, np.shape(example), self.scale, self.bound)
+        """Numpy indexing by integers, slices and integer arrays, known while tracing."""
+        shape, params = indexed(self.shape, index)
+        return self.linear("index", (), params, shape, self.scale, self.bound)
 
     # -- division by powers of two ---------------------------------------------------------------
 
