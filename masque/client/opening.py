@@ -87,7 +87,8 @@ def fetch(services: Services, job_id: str, recipient: str | None = None) -> Resu
         again, sealed = _ask(services, job_id, chosen)
         if again.digest() != bound.digest():
             raise ProtocolError("The coordinator tells of two different jobs.", job=job_id)
-    values = _open(services, bound, chosen, sealed) if sealed else {}
+    due = sealed or chosen in bound.keys
+    values = _open(services, bound, chosen, sealed) if due else {}
     if opens_to_all(bound):
         values |= opened(services, bound)
     size = sum(len(item) for parts in sealed.values() for item in parts.values())
@@ -191,6 +192,7 @@ def _open(services: Services, bound: BoundJob, recipient: str, sealed: Sealed) -
     authority = services.credentials.authority
     key = load_recipient_key(services.profile.recipients, recipient, authority)
     found: dict[str, Floats] = {}
+    check_complete(bound, recipient, sealed)
     for output, parts in sealed.items():
         if parts.keys() != set(bound.parties):
             missing = sorted(set(bound.parties) - parts.keys())
@@ -213,6 +215,37 @@ def _open(services: Services, bound: BoundJob, recipient: str, sealed: Sealed) -
         ((scale, _),) = scales
         found[output] = from_fixed(sharing.join(shares), scale)
     return found
+
+
+def promised(bound: BoundJob, recipient: str) -> set[str]:
+    """Names of the outputs that a job seals to `recipient`."""
+    spec, names = bound.spec, set[str]()
+    if recipient in (spec.model_output.sealed_to or ()):
+        names.add("weights")
+        if spec.model.fit_intercept:
+            names.add("intercept")
+        if spec.data.standardize:
+            names |= {"mean", "inverse_deviation"}
+    if recipient in spec.reveal.to:
+        names |= {f"{METRIC}{metric}" for metric in spec.reveal.metrics}
+    return names
+
+
+def check_complete(bound: BoundJob, recipient: str, outputs: Iterable[str]) -> None:
+    """ProtocolError if what came is not all that was promised: a model without its mean is wrong.
+
+    Every output is signed by itself, so whoever relays them could leave one out.
+    """
+    found, due = set(outputs), promised(bound, recipient)
+    if found != due:
+        what = ", ".join(sorted(due - found)) or "nothing"
+        more = ", ".join(sorted(found - due))
+        raise ProtocolError(
+            f"The result of job {bound.job_id} lacks {what}"
+            + (f" and holds {more}, which was not promised." if more else "."),
+            hint="Fetch the result again; do not use what came.",
+            job=bound.job_id,
+        )
 
 
 def _metric(name: str, value: Floats) -> Any:

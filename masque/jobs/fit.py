@@ -23,6 +23,12 @@ LABEL_KINDS = {
 LEAST_ROWS = 2
 """Fewest rows of a held-out or validation part."""
 
+MOST_STEPS = 20_000_000
+"""Most mini-batches of a job: its streams last a day at most, 4 ms each."""
+
+MOST_ROUNDS = 50_000
+"""Most training rounds of a job: their names travel in one message."""
+
 Upload = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 
 
@@ -213,6 +219,20 @@ def _rows(spec: JobSpec, parts: Split) -> Iterator[Complaint]:
             ("training", "batches_per_round"),
             f"is {each}, but an epoch has {batches} batches",
             "Remove it to make a round an epoch.",
+        )
+        return
+    epochs = spec.training.epochs
+    if epochs * batches > MOST_STEPS:
+        yield Complaint(
+            ("training", "epochs"),
+            f"makes {epochs} x {batches} batches, which is more than {MOST_STEPS}",
+            "Lower it, or raise training.batch_size.",
+        )
+    elif each is not None and epochs * -(-batches // each) > MOST_ROUNDS:
+        yield Complaint(
+            ("training", "batches_per_round"),
+            f"makes {epochs * -(-batches // each)} rounds, which is more than {MOST_ROUNDS}",
+            "Raise it, or remove it to make a round an epoch.",
         )
 
 

@@ -1,8 +1,8 @@
 """What a computing party allows: its operator's `policy.yaml`, checked before a job is prepared.
 
 A party without a policy file uses the defaults below: any coordinator, client, model, metric and
-recipient of its own authority, but no model opened to everybody, and no data set too small to hide
-a row in.
+recipient of its own authority, but no model opened to everybody, no data set too small to hide a row
+in, and no step of training on a single row.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from masque.jobs import document
 from masque.jobs.bound import BoundJob, Key
 from masque.jobs.complaints import refusal, validated
 from masque.jobs.spec import Metric, ModelKind, Name, Outcome, Section
+
+
+PARTIES = "parties"
+"""Who sees an opening that all parties see: they may see every opening of a job they take part in."""
 
 
 class Opening(Protocol):
@@ -48,7 +52,8 @@ class Policy(Section):
 
     `recipient_keys` pins public keys: a job that names one of these recipients with another key is
     refused, whatever the coordinator says. `maximum_opened_bits` bounds the sum over all openings
-    that the program declares.
+    that the program declares. `minimum_batch_rows` counts the smallest step of an epoch, which is
+    the last: with an l2 that forgets the steps before, weights are the gradient of that batch.
     """
 
     coordinators: Allowed = None
@@ -60,6 +65,7 @@ class Policy(Section):
     recipient_keys: dict[Name, Key] = Field(default_factory=dict)
     minimum_rows: Annotated[int, Field(ge=1)] = 20
     minimum_held_out_rows: Annotated[int, Field(ge=1)] = 4
+    minimum_batch_rows: Annotated[int, Field(ge=1)] = 2
     maximum_opened_bits: Annotated[int, Field(ge=0)] | None = None
 
     def check(self, job: BoundJob, openings: Iterable[Opening], party: str) -> None:
@@ -80,7 +86,8 @@ class Policy(Section):
 
     def _named(self, job: BoundJob, openings: Iterable[Opening]) -> Iterator[tuple[str, str, str]]:
         output = job.spec.model_output
-        seen_by = {name: None for opening in openings for name in opening.to}
+        parties = {PARTIES, *job.parties}
+        seen_by = [n for opening in openings for n in opening.to if n not in parties]
         for rule, names in (
             ("coordinators", [job.coordinator]),
             ("clients", [job.client]),
@@ -91,7 +98,7 @@ class Policy(Section):
         ):
             allowed = getattr(self, rule)
             for name in names:
-                if allowed is not None and name not in allowed and name not in _own(rule, job):
+                if allowed is not None and name not in allowed:
                     yield rule, repr(name), ", ".join(allowed) or "nothing"
         for name, key in job.keys.items():
             if self.recipient_keys.get(name, key) != key:
@@ -108,6 +115,11 @@ class Policy(Section):
         if job.spec.reveal.metrics and held_out < self.minimum_held_out_rows:
             value = f"{held_out} held-out rows"
             yield "minimum_held_out_rows", value, f"{self.minimum_held_out_rows} or more"
+        training, batch = job.split.training, job.spec.training.batch_size
+        smallest = training % batch or batch
+        if smallest < self.minimum_batch_rows:
+            value = f"a batch of {smallest} ({training} rows in batches of {batch})"
+            yield "minimum_batch_rows", value, f"{self.minimum_batch_rows} or more in every batch"
         bits = sum(opening.bits for opening in openings)
         if self.maximum_opened_bits is not None and bits > self.maximum_opened_bits:
             value = f"{bits} opened bits"
@@ -131,8 +143,3 @@ def _checked(source: document.Document) -> Policy:
     if policy is None:
         raise refusal(source, complaints)
     return policy
-
-
-def _own(rule: str, job: BoundJob) -> tuple[str, ...]:
-    """Names that a rule about recipients does not concern: the parties themselves."""
-    return job.parties if rule == "recipients" else ()

@@ -54,9 +54,13 @@ class Stopping:
         return {name: Register((1,), Kind.SHARE) for name in names}
 
     def openings(self) -> tuple[Opening, ...]:
-        """One bit an epoch, which tells the coordinator to stop."""
+        """One bit an epoch, which tells the coordinator to stop.
+
+        The dealer is not told, but it can see how fast the material it still sends is taken.
+        """
+        to = ("parties", "coordinator", "dealer")
         epochs = range(len(self.task.learning_rates))
-        return tuple(Opening(bit_name(epoch), 1, ("parties", "coordinator")) for epoch in epochs)
+        return tuple(Opening(bit_name(epoch), 1, to) for epoch in epochs)
 
     def calls(self, epoch: int) -> Iterator[Call]:
         """Sum the losses of the validation rows, decide, open the bit."""

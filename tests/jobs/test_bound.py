@@ -177,6 +177,23 @@ def test_differences_in_words() -> None:
             "is 8, but an epoch has 7 batches",
         ),
         (
+            {
+                "spec": {"training__epochs": 10_000, "training__batch_size": 1},
+                "tables": [table("hospital-a", 10**6), HOSPITALS[1]],
+            },
+            "training.epochs makes 10000 x 800120 batches, which is more than 20000000",
+        ),
+        (
+            {
+                "spec": {
+                    "training__epochs": 10_000,
+                    "training__batch_size": 1,
+                    "training__batches_per_round": 1,
+                }
+            },
+            "training.batches_per_round makes 2000000 rounds, which is more than 50000",
+        ),
+        (
             {"spec": {"data__holdout": 0.005}},
             "leaves 1 of 250 rows to evaluate on",
         ),

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masque.errors import Refused, SpecError
+from masque.jobs.bound import Recipient
 from masque.jobs.policy import Policy, load, parse
 from masque.mpc.program import Opening
 from tests.jobs.examples import KEYS, bound, job, table
@@ -39,6 +40,7 @@ def refusal(policy: str, made: Any = JOB, openings: Any = METRICS) -> tuple[str,
         (f"recipient_keys: {{analyst: {'ee' * 32}}}", "does not allow the key of 'analyst'"),
         ("minimum_rows: 101", "does not allow 100 rows in 'hospital-a'. Allowed: 101 or more"),
         ("minimum_held_out_rows: 51", "does not allow 50 held-out rows. Allowed: 51 or more"),
+        ("minimum_batch_rows: 9", "a batch of 8 (200 rows in batches of 32). Allowed: 9 or more"),
         ("maximum_opened_bits: 95", "does not allow 96 opened bits. Allowed: 95 or fewer"),
     ],
 )
@@ -74,6 +76,10 @@ def test_what_no_policy_means() -> None:
     parse("outputs: [sealed, kept, open]").check(everybody, METRICS, "party-0")
     small = bound(job(training__batch_size=1), [table("hospital-a", 19), table("hospital-b", 100)])
     assert refusal("", small)[0] == "minimum_rows"
+    single = bound(job(training__batch_size=1))  # with an l2 of 1/rate: weights are one row
+    assert refusal("", single)[0] == "minimum_batch_rows"
+    last = bound(job(training__batch_size=199))  # and its epochs end with a batch of one
+    assert refusal("", last)[0] == "minimum_batch_rows"
     few = bound(job(data__holdout=0.01))
     assert refusal("", few)[0] == "minimum_held_out_rows"
     Policy().check(bound(job(reveal={}, data__holdout=0.0)), [], "party-0")
@@ -87,6 +93,14 @@ def test_openings_to_somebody_the_job_does_not_mention_are_refused() -> None:
     everybody = bound(job(reveal__to="all"))
     assert "'all'" in refusal("recipients: [analyst]", everybody)[1]
     parse("recipients: [analyst, all]").check(everybody, METRICS, "party-0")
+
+
+def test_what_parties_see_needs_no_recipient_and_what_a_namesake_gets_does() -> None:
+    parse("recipients: [analyst]").check(JOB, [Opening("match", 1, ("parties",)), STOP], "party-0")
+    people = [Recipient(name=name, key=KEYS["analyst"]) for name in ("analyst", "party-0")]
+    namesake = job(model_output__sealed_to=["party-0"])
+    rule, text = refusal("recipients: [analyst]", bound(namesake, recipients=people))
+    assert (rule, "'party-0'" in text) == ("recipients", True)
 
 
 @pytest.mark.parametrize(
