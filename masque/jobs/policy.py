@@ -1,8 +1,8 @@
 """What a computing party allows: its operator's `policy.yaml`, checked before a job is prepared.
 
 A party without a policy file uses the defaults below: any coordinator, client, model, metric and
-recipient of its own authority, but no model opened to everybody, no data set too small to hide a row
-in, and no step of training on a single row.
+recipient of its own authority, but no model opened to everybody, no data set too small to hide a
+row in, and no step of training on a single row.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from masque.jobs.bound import BoundJob, Key
 from masque.jobs.complaints import refusal, validated
 from masque.jobs.spec import Metric, ModelKind, Name, Outcome, Section
 
-
 PARTIES = "parties"
-"""Who sees an opening that all parties see: they may see every opening of a job they take part in."""
+"""Whom an opening names that all parties see, as they may see each of a job they take part in."""
 
 
 class Opening(Protocol):

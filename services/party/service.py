@@ -38,7 +38,10 @@ PERMISSIONS: Permissions = {
     "/masque.v1.Party/Exchange": {Role.PARTY},
     "/masque.v1.Party/Describe": ROLES - {Role.DEALER},
 }
-"""Who may call what; a dealer nothing: traffic tells when early stopping did. What somebody may do *as whom* is checked where the names are known."""
+"""Who may call what; a dealer nothing, since traffic tells when a job stopped early.
+
+What somebody may do *as whom* is checked where the names are known.
+"""
 
 PROGRESS = 0.5
 """Seconds between two progress messages."""
