@@ -28,7 +28,8 @@ from masque.ml.task import Task
 from masque.mpc.functions import clip
 from masque.mpc.graph import Block, Kind
 from masque.mpc.program import Call, Ref, Register
-from masque.mpc.secret import Public, Secret, product, public_array
+from masque.mpc.public import Public, public_array
+from masque.mpc.secret import Secret, product
 from masque.mpc.trace import Trace
 from masque.mpc.types import Array, Shape
 

@@ -31,7 +31,8 @@ from masque.ml.bounds import (
 from masque.ml.task import Table, Task
 from masque.mpc.functions import equals, every, inverse_sqrt
 from masque.mpc.graph import Block
-from masque.mpc.secret import Secret, concatenate, constant
+from masque.mpc.public import constant
+from masque.mpc.secret import Secret, concatenate
 from masque.mpc.trace import Trace
 
 DEVIATION_SCALE = 20  # of 1 / deviation

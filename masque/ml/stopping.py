@@ -19,7 +19,7 @@ from masque.ml.task import EarlyStop, Task
 from masque.mpc.functions import less, where
 from masque.mpc.graph import Block, Kind
 from masque.mpc.program import Call, Opening, Ref, Register
-from masque.mpc.secret import public_array
+from masque.mpc.public import public_array
 from masque.mpc.trace import Trace
 from masque.mpc.types import Array
 

@@ -6,7 +6,8 @@ from math import inf
 from typing import Literal
 
 from masque.mpc.graph import Block, Graph, Kind
-from masque.mpc.secret import Public, Secret
+from masque.mpc.public import Public
+from masque.mpc.secret import Secret
 from masque.mpc.types import Shape
 
 Effect = Literal["", "stop", "require"]

@@ -10,7 +10,7 @@ from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, bounds
 from masque.ml.descent import Descent, trace_step
 from masque.ml.task import Kind, Task
 from masque.mpc.graph import Block
-from masque.mpc.secret import public_array
+from masque.mpc.public import public_array
 from masque.mpc.trace import Trace
 
 from . import examples

@@ -13,7 +13,7 @@ from masque.ml import metrics
 from masque.ml.bounds import DATA_SCALE
 from masque.ml.task import Kind
 from masque.ml.training import build
-from masque.mpc.secret import public_array
+from masque.mpc.public import public_array
 from masque.mpc.trace import Trace
 
 from . import examples

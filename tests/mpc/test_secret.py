@@ -10,7 +10,8 @@ import pytest
 
 from masque.errors import RangeError
 from masque.mpc import functions
-from masque.mpc.secret import Secret, constant
+from masque.mpc.public import constant
+from masque.mpc.secret import Secret
 from masque.mpc.trace import Trace
 from tests.mpc.harness import PARTIES, Clear, block_of, encode, evaluate
 

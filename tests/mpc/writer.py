@@ -14,7 +14,8 @@ import numpy as np
 
 from masque.errors import RangeError
 from masque.mpc import functions
-from masque.mpc.secret import Public, Secret, concatenate, constant
+from masque.mpc.public import Public, constant
+from masque.mpc.secret import Secret, concatenate
 from masque.mpc.trace import Trace
 from masque.mpc.types import Ring
 
