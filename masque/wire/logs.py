@@ -38,7 +38,7 @@ LARGE = 2**53
 _LONG_LIST, _LONG_TEXT, _DEPTH = 16, 20_000, 4
 _WORDS = re.compile(r"[A-Za-z][a-z]*")
 _RAW = re.compile(
-    r"""\bb(?:'[^'\n]*'|"[^"\n]*")"""  # repr of bytes
+    r"""(?<![\w-])b(?:'[^'\n]*'|"[^"\n]*")"""  # repr of bytes, not the end of 'party-b'
     r"|\barray\(\[[^)]*\)?"  # repr of arrays
     r"|\[(?:\s*-?\d+[ ,\n]+){7,}[^\]]*\]?"  # eight numbers or more in brackets
     r"|\b\d{17,}\b"  # numbers as large as shares

@@ -166,6 +166,12 @@ def test_names(name: str, secret: bool) -> None:
     assert is_secret_name(name) is secret
 
 
+def test_the_name_of_a_party_is_no_repr_of_bytes() -> None:
+    said = "Party 'party-b' gave up job 'trial' at swap 3, and sent b'secret'."
+    event = redact(None, "info", {"event": said})
+    assert event["event"] == f"Party 'party-b' gave up job 'trial' at swap 3, and sent {REDACTED}."
+
+
 def test_levels() -> None:
     stream = io.StringIO()
     handlers = logging.getLogger().handlers[:]
