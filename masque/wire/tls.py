@@ -41,6 +41,9 @@ from masque.wire.identity import Identity
 MAX_MESSAGE = 4 * 1024 * 1024
 """Bytes of the largest message either way, unless a channel or server is told otherwise."""
 
+MAX_REPLY = 64 * 1024 * 1024
+"""Bytes of the largest reply that a caller takes from the service it meant to reach: lists grow."""
+
 TLS_ENVIRONMENT: Mapping[str, str] = {CIPHER_SETTING: NO_TLS_1_2}
 """What to put into the environment of a process that imports `grpc` before `masque.wire`."""
 
@@ -183,13 +186,15 @@ def find_credentials(
     return load_credentials(certificate, key, authority, at=at)
 
 
-def channel_options(expected: Identity, *, max_message: int = MAX_MESSAGE) -> list[Option]:
+def channel_options(
+    expected: Identity, *, max_message: int = MAX_MESSAGE, max_reply: int = MAX_MESSAGE
+) -> list[Option]:
     """The options of a channel to `expected`: its name, its patience, and no proxy."""
     return [
         ("grpc.ssl_target_name_override", expected.server_name),
         ("grpc.enable_http_proxy", 0),
         ("grpc.max_send_message_length", max_message),
-        ("grpc.max_receive_message_length", max_message),
+        ("grpc.max_receive_message_length", max_reply),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 1_000),
         ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -203,7 +208,7 @@ def server_options(*, max_message: int = MAX_MESSAGE) -> list[Option]:
     """The options of a server: one owner of a port, and clients' pings welcome."""
     return [
         ("grpc.so_reuseport", 0),  # otherwise two servers share a port in silence
-        ("grpc.max_send_message_length", max_message),
+        ("grpc.max_send_message_length", MAX_REPLY),
         ("grpc.max_receive_message_length", max_message),
         ("grpc.max_concurrent_streams", 256),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000),
@@ -224,7 +229,7 @@ def open_channel(
     It connects when first used. If another identity answers, the handshake fails. Close it, or use
     it in a `with` statement.
     """
-    options = channel_options(expected, max_message=max_message)
+    options = channel_options(expected, max_message=max_message, max_reply=MAX_REPLY)
     return grpc.secure_channel(address, credentials.renewed().for_channel(), options=options)
 
 

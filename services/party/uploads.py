@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from masque.data.store import Store
 from masque.data.table import parse_table
 from masque.data.upload import Writer
-from masque.errors import NotFound, ProtocolError
+from masque.errors import NotFound, ProtocolError, Refused
 from masque.jobs.spec import NAME
 from masque.v1.party_pb2 import UploadHeader, UploadMessage, UploadReply
+from masque.wire.tls import MAX_REPLY
+
+MOST_DESCRIBED = MAX_REPLY * 3 // 4
+"""Bytes of the descriptions of all data sets together: they are listed in one reply."""
 
 
 def take_in(messages: Iterator[UploadMessage], store: Store, owner: str) -> UploadReply:
@@ -38,6 +42,7 @@ def take_in(messages: Iterator[UploadMessage], store: Store, owner: str) -> Uplo
 
 def _begin(header: UploadHeader, store: Store, owner: str) -> Writer:
     info = parse_table(header.table_json)
+    _check_listable(header, store)
     writer = store.begin(header.name, info, header.upload_id, owner=owner, replace=header.replace)
     if header.identifiers:
         try:
@@ -48,6 +53,19 @@ def _begin(header: UploadHeader, store: Store, owner: str) -> Writer:
             writer.abort()
             raise
     return writer
+
+
+def _check_listable(header: UploadHeader, store: Store) -> None:
+    """Refused if the list of all data sets would no longer fit one message: it is for everybody."""
+    others = (e.info.model_dump_json() for e in store.list() if e.name != header.name)
+    size = len(header.table_json.encode()) + sum(len(text.encode()) for text in others)
+    if size > MOST_DESCRIBED:
+        raise Refused(
+            f"the data sets here would have descriptions of {size} bytes together; "
+            f"{MOST_DESCRIBED} are the most.",
+            hint="Delete data sets that are no longer needed, or share fewer columns.",
+            dataset=header.name,
+        )
 
 
 def checked_job_id(job_id: str) -> str:

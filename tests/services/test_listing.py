@@ -1,0 +1,52 @@
+"""Data sets with many columns: the list of them is for everybody, so no owner may make it fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from masque.data.store import Store
+from masque.data.table import FeatureColumn, TableInfo, describe
+from masque.errors import Refused
+from masque.v1 import party_pb2
+from masque.wire.tls import MAX_MESSAGE
+from services.party import uploads
+from tests.services.village import CALL, Village, upload_messages
+
+
+def wide(columns: int) -> TableInfo:
+    """One row of columns with long names."""
+    names = (f"{'a column with a long name ' * 3}{number}" for number in range(columns))
+    return describe(1, tuple(FeatureColumn(name=n, source=n, kind="number") for n in names), None)
+
+
+def test_a_list_larger_than_an_upload_can_be_read(village: Village) -> None:
+    info = wide(12_000)
+    share = np.zeros((1, info.columns), dtype=np.uint64)
+    names = ["wide-1", "wide-2"]
+    with village.party("party-a", "client", "owner") as stub:
+        for name in names:
+            stub.Upload(iter(upload_messages(name, "u", info, share)), timeout=CALL)
+        try:
+            reply = stub.ListDatasets(party_pb2.ListDatasetsRequest(), timeout=CALL)
+            assert reply.ByteSize() > MAX_MESSAGE
+        finally:
+            for name in names:
+                stub.DeleteDataset(party_pb2.DeleteDatasetRequest(name=name), timeout=CALL)
+
+
+def test_what_would_make_the_list_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = wide(10)
+    share = np.zeros((1, info.columns), dtype=np.uint64)
+    size = len(info.model_dump_json())
+    monkeypatch.setattr(uploads, "MOST_DESCRIBED", 2 * size)
+    with Store(tmp_path) as store:
+        for name in ("one", "two", "two"):
+            uploads.take_in(iter(upload_messages(name, "u", info, share)), store, "owner")
+        with pytest.raises(Refused, match="descriptions of"):
+            uploads.take_in(iter(upload_messages("three", "u", info, share)), store, "owner")
+        assert [entry.name for entry in store.list()] == ["one", "two"]
