@@ -23,7 +23,7 @@ from masque.mpc.graph import Kind
 from masque.mpc.program import Call, Input, Opening, Ref, Register, TrainingRound
 from masque.mpc.types import Array
 
-IDENTIFIERS = Opening("identifiers match", 1, ("parties",))
+IDENTIFIERS = Opening("identifiers match", 1, ("parties", "coordinator", "dealer"))
 MOMENTS = ("mean", "inverse_deviation")
 DESIGN, LABELS = "design matrix", "all labels"
 """Registers. All have a space or a colon in their names, which no data set has."""

@@ -135,15 +135,18 @@ def test_a_result_of_other_parties_is_not_believed(services: Services) -> None:
     }
     with pytest.raises(IdentityError, match="was signed by"):
         opening._open(services, bound, "analyst", moved)
-    swapped = {"weights": sealed["intercept"]}
+    swapped = sealed | {"weights": sealed["intercept"]}
     with pytest.raises(ProtocolError, match="belongs to another job, attempt or output"):
         opening._open(services, bound, "analyst", swapped)
-    lacking = {"weights": {"party-1": sealed["weights"]["party-1"]}}
+    lacking = sealed | {"weights": {"party-1": sealed["weights"]["party-1"]}}
     with pytest.raises(ProtocolError, match="share of weights of party-2 is not as it should be"):
         opening._open(services, bound, "analyst", lacking)
+    fewer_outputs = {output: parts for output, parts in sealed.items() if output != "intercept"}
+    with pytest.raises(ProtocolError, match="lacks intercept"):
+        opening._open(services, bound, "analyst", fewer_outputs)
     flipped = bytearray(sealed["weights"]["party-1"])
     flipped[-200] ^= 1
-    broken = {"weights": sealed["weights"] | {"party-1": bytes(flipped)}}
+    broken = sealed | {"weights": sealed["weights"] | {"party-1": bytes(flipped)}}
     with pytest.raises((IdentityError, ProtocolError)):
         opening._open(services, bound, "analyst", broken)
     fewer = dataclasses.replace(services.parties[0]).name
