@@ -351,9 +351,7 @@ class Party(Machine):
             c = c - t.reshape(-1, *(1,) * c.ndim)
         if whole < 64:
             return c & np.uint64((1 << whole) - 1)
-        return np.require(
-            c, requirements="W"
-        )  # a broadcast value is read-only
+        return np.require(c, requirements="W")  # a broadcast value is read-only
 
     def sign_bit(self, node: Node, values: Values) -> Bytes:
         """[x < t] = borrow xor top bit of c - t xor top bit of r."""

@@ -2,7 +2,7 @@
 
 A share, a masked value and the value itself are one thing here. Comparison is written as such,
 not as the circuit that the parties run; a truncation rounds to nearest; a smooth function is its
-Fourier sum on the clear phase.
+Fourier sum on the clear phase. Bounds that a program claims are checked where it relies on them.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class Plain(Machine):
         """x * factor / 2^shift, rounded to nearest."""
         shift, width = truncation(node)
         factor = values[node.args[1]] if len(node.args) > 1 else None
-        y = np.asarray(values[node.args[0]]) + np.uint64(1 << (width - 1))  # not negative now
+        y = np.asarray(values[node.args[0]]) + np.uint64(1 << (width - 1))
+        assert not (y >> np.uint64(width)).any(), f"a value is beyond {width - 1} bits, its bound"
         one = np.uint64(1) if factor is None else factor
         offset = one << np.uint64(width - 1 - shift)
         return np.asarray(scale_down(y, factor, shift, half=True) - offset)
@@ -103,12 +104,16 @@ class Plain(Machine):
 
     def compare_chunks(self, node: Node, values: Values) -> Bytes:
         """(x < t, x == t) in the top chunk, (no, equal) below it, so that combining keeps it."""
-        thresholds, (low, _) = node.params[0], window(node)
+        thresholds, (low, length) = node.params[0], window(node)
         assert isinstance(thresholds, tuple)
         x = np.asarray(values[node.args[0]]).view(np.int64) >> np.int64(low)
         pairs = np.full(node.shape, 2, dtype=np.uint8)
         rows = pairs if len(thresholds) > 1 else pairs[np.newaxis]
         for row, t in zip(rows, thresholds, strict=True):
+            reach = x - np.int64(t)
+            assert length >= 63 or not ((reach >> np.int64(length)) + 1 >> np.int64(1)).any(), (
+                f"a compared value is beyond {length} bits, its bound"
+            )
             row[..., -1] = (x < t) | (x == t).astype(np.uint8) << 1
         return pairs
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -393,3 +393,12 @@ def test_a_requirement_that_fails_refuses_the_job() -> None:
     with pytest.raises(Refused, match="positive") as caught:
         execute(reveals(3), data, 1)
     assert caught.value.where == {"check": "positive"}
+
+
+@pytest.mark.parametrize("use", [lambda x: x.at(4), lambda x: functions.less(x).value()])
+def test_the_plain_twin_tells_of_bounds_that_do_not_hold(use: Callable[[Secret], Secret]) -> None:
+    """Parties cannot: a value beyond what a program claims would be wrong in silence."""
+    values = Clear(np.full(SHAPE, 8 << SCALE), SCALE, BOUND)
+    evaluate(use, [values], 2)
+    with pytest.raises(AssertionError, match="its bound"):
+        evaluate(lambda x: use(x.bounded(0.5)), [values], 2)
