@@ -60,6 +60,7 @@ class PartyService(PartyServicer):
     ) -> None:
         self._name, self._store, self._jobs = name, store, jobs
         self._results, self._workshop = results, workshop
+        self._places = uploads.Places()
         self._stopping = False
 
     # -- clients ---------------------------------------------------------------------------------
@@ -69,7 +70,8 @@ class PartyService(PartyServicer):
     ) -> messages.UploadReply:
         """Take in a share of a data set, in the name of the client that sends it."""
         owner = caller(context).name
-        reply = uploads.take_in(request, self._store, owner)
+        with self._places.taken(owner):
+            reply = uploads.take_in(request, self._store, owner)
         _log.info("data set stored", owner=owner, rows=reply.rows, bytes=reply.bytes)
         return reply
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 
 from masque.data.store import Store
 from masque.data.table import parse_table
@@ -16,6 +19,36 @@ from masque.wire.tls import MAX_REPLY
 
 MOST_DESCRIBED = MAX_REPLY * 3 // 4
 """Bytes of the descriptions of all data sets together: they are listed in one reply."""
+
+MOST_UPLOADS, MOST_OF_ONE = 24, 8
+"""Uploads at a time, of all owners and of one: each holds one of the server's threads."""
+
+
+class Places:
+    """Room for uploads, so that slow ones leave threads for jobs and for other owners."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def taken(self, owner: str) -> Iterator[None]:
+        """A place while the context lasts. Raises Refused if there is none."""
+        with self._lock:
+            if self._taken[owner] >= MOST_OF_ONE or self._taken.total() >= MOST_UPLOADS:
+                raise Refused(
+                    f"{self._taken[owner]} uploads of {owner!r} and {self._taken.total()} in all "
+                    "are under way, as many as may be.",
+                    hint="Share one data set after the other.",
+                    peer=owner,
+                )
+            self._taken[owner] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken[owner] -= 1
+                self._taken += Counter()  # forgets owners without uploads
 
 
 def take_in(messages: Iterator[UploadMessage], store: Store, owner: str) -> UploadReply:

@@ -1,9 +1,15 @@
-"""Data sets with many columns: the list of them is for everybody, so no owner may make it fail."""
+"""What one owner does at a party leaves room for others: long lists, uploads that never end."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from threading import Event
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
@@ -50,3 +56,41 @@ def test_what_would_make_the_list_too_long_is_refused(
         with pytest.raises(Refused, match="descriptions of"):
             uploads.take_in(iter(upload_messages("three", "u", info, share)), store, "owner")
         assert [entry.name for entry in store.list()] == ["one", "two"]
+
+
+def test_uploads_that_never_end_leave_threads_to_others(village: Village) -> None:
+    """Seventy of them would hold all 64 threads, were they let in."""
+    info = wide(2)
+    share = np.zeros((1, info.columns), dtype=np.uint64)
+    header = upload_messages("endless", "u", info, share)[0]
+    over = Event()
+
+    def endless() -> Iterator[Any]:
+        yield header
+        over.wait()
+
+    with village.party("party-a", "client", "idler") as stub:
+        calls = [stub.Upload.future(endless(), timeout=60) for _ in range(70)]
+        try:
+            refused = list(islice(as_refused(calls), 70 - uploads.MOST_OF_ONE))
+            assert len(refused) == 70 - uploads.MOST_OF_ONE
+            with village.party("party-a", "client", "owner") as other:
+                assert other.ListDatasets(party_pb2.ListDatasetsRequest(), timeout=5) is not None
+                messages = upload_messages("mine", "u", info, share)
+                assert other.Upload(iter(messages), timeout=5).rows == 1
+                other.DeleteDataset(party_pb2.DeleteDatasetRequest(name="mine"), timeout=5)
+        finally:
+            over.set()
+            for call in calls:
+                call.cancel()
+
+
+def as_refused(calls: list[Any]) -> Iterator[Any]:
+    """Calls that have been refused, as they are."""
+    until, left = time.monotonic() + 20, list(calls)
+    while left and time.monotonic() < until:
+        for call in [call for call in left if call.done()]:
+            left.remove(call)
+            assert call.code() is grpc.StatusCode.FAILED_PRECONDITION
+            yield call
+        time.sleep(0.05)
