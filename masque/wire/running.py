@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ def main(
     parser.add_argument("--config", required=True, type=Path, help="its YAML file")
     parser.add_argument("--version", action="version", version=__version__)
     path: Path = parser.parse_args(arguments).config
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # shares and seeds would be in the file
     try:
         settings = load_settings(kind, path)
         logs.configure(settings.name, level=settings.log_level)

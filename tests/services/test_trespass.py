@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -123,6 +124,14 @@ def test_another_digest_is_refused_and_named_everywhere(village: Village, what: 
         village.run_at("party-a", job, 0)
     assert raised.value.where["service"] == "party-b"
     assert_usable(village)
+
+
+def test_no_service_leaves_its_memory_in_a_core_file(village: Village) -> None:
+    for service in village.services.values():
+        assert service.process is not None
+        limits = Path(f"/proc/{service.process.pid}/limits").read_text()
+        (line,) = (line for line in limits.splitlines() if line.startswith("Max core file size"))
+        assert line.split()[4:6] == ["0", "0"]
 
 
 # -- frames --------------------------------------------------------------------------------------
