@@ -92,7 +92,7 @@ def unpack(packed: bytes) -> MasqueError | None:
         kind = getattr(errors, record["class"])
         where = {str(key): value for key, value in record["where"].items()}
         message, hint = record["message"], record["hint"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not (isinstance(kind, type) and issubclass(kind, MasqueError)):
         return None

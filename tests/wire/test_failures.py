@@ -62,6 +62,10 @@ def test_noise_is_no_error(noise: bytes) -> None:
     assert unpack(noise) is None
 
 
+def test_endless_nesting_is_no_error_either() -> None:
+    assert unpack(b"[" * 60_000) is None  # as much as the metadata of a call may hold
+
+
 @pytest.mark.parametrize(
     "record",
     [
