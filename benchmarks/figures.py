@@ -74,6 +74,9 @@ def median_of(
 QUIET = 0.15
 """Cores that other programs may use while a sample is taken that counts as undisturbed."""
 
+ENOUGH = 3
+"""Undisturbed samples that a target can be held against."""
+
 
 def judged(
     what: str,
@@ -85,11 +88,11 @@ def judged(
 ) -> list[Figure]:
     """Samples (value, cores that others used meanwhile): those taken undisturbed, then all.
 
-    The target is about the former; where there are none, about all.
+    The target is about the former; where there are too few of them, about all.
     """
     every = [value for value, _ in samples]
     quiet = [value for value, busy in samples if busy <= QUIET]
-    if not quiet:
+    if len(quiet) < ENOUGH:
         return [median_of(what, every, unit, at_most=at_most, rivals=rivals)]
     alone = f"{what}, with the machine to itself"
     return [
