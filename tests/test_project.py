@@ -30,7 +30,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-SKIPPED = {".git", ".venv", "build", "dist", "local", "node_modules"}
+SKIPPED = {".git", "__pycache__", ".venv", "build", "dist", "local", "node_modules"}
 LINES_NOBODY_DEFENDS = 400  # the habit is 300
 
 
@@ -164,6 +164,17 @@ def test_files_stay_readable() -> None:
 def test_every_package_is_a_package() -> None:
     folders = {path.parent for path in shipped()}
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+def test_every_file_beside_the_sources_is_packaged() -> None:
+    patterns = project()["tool"]["setuptools"]["package-data"]["masque"]
+    beside = {
+        path
+        for path in (p.relative_to(ROOT) for p in files("*"))
+        if path.parts[0] in packages() and path.suffix not in (".py", ".pyc")
+    }
+    packed = {path for pattern in patterns for path in (ROOT / "masque").glob(pattern)}
+    assert beside == {path.relative_to(ROOT) for path in packed}
 
 
 @pytest.mark.parametrize("page", files("*.md"), ids=lambda path: str(path.relative_to(ROOT)))
