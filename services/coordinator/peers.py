@@ -29,8 +29,8 @@ BRIEF = 8.0
 """Seconds for what a service answers from memory."""
 
 ABORT = 5.0
-LARGEST_ITEM = 2**30
-"""Bytes of one sealed item that the coordinator is ready to keep."""
+LARGEST_RESULT = 2**30
+"""Bytes of everything that a party sealed for a job, as far as the coordinator keeps it."""
 
 
 class Peers:
@@ -202,20 +202,20 @@ class Peers:
 
 
 def _items(party: str, chunks: Iterator[Any]) -> Iterator[Sealed]:
-    """Whole items from chunks; raises ProtocolError for one that never ends or changes its name."""
+    """Whole items from chunks; ProtocolError if one changes its name, or if they never end."""
     parts: list[bytes] = []
     begun: tuple[str, str] | None = None
     size = 0
     for chunk in chunks:
         place = (chunk.output, chunk.recipient)
-        size += len(chunk.sealed)
-        if (begun is not None and place != begun) or size > LARGEST_ITEM:
+        size += len(chunk.sealed) + 1  # empty pieces without end are a flood as well
+        if (begun is not None and place != begun) or size > LARGEST_RESULT:
             raise _broken(party)
         begun = place
         parts.append(chunk.sealed)
         if not chunk.more:
             yield Sealed(party, *place, b"".join(parts))
-            parts, begun, size = [], None, 0
+            parts, begun = [], None
     if begun is not None:
         raise _broken(party)
 
