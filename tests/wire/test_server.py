@@ -81,7 +81,9 @@ def test_of_a_foreign_authority(running: Running, project: Project, foreign: Pro
     ours = project.credentials("party", "b").authority
     liar = Credentials(stranger.identity, stranger.certificate, stranger.key, ours)
     error = failure(running, running.channel(liar))
-    assert isinstance(error, Unavailable) and "does not accept our certificate" in str(error)
+    # Its handshake is over before ours is refused: on a busy machine gRPC has lost the reason,
+    # which `preflight.explain` then finds out (see test_preflight).
+    assert isinstance(error, Unavailable) and str(error).startswith("Party 'a' at ")
     still_serves(running)
 
 
