@@ -95,7 +95,8 @@ def draft(path: str | Path, label: str | None = None, csv: CsvFormat | None = No
             column=label,
         )
     seen = _look(source, names, form)
-    if csv is None and any(one.commas and one.numeric for one in seen.values()):
+    commas = any(one.commas and one.numeric for one in seen.values())
+    if csv is None and commas and form.delimiter != ",":
         form = CsvFormat(delimiter=form.delimiter, decimal=",")
     lines = [WARNING.format(file=source.name), f"table: {_scalar(source.stem)}"]
     if form != CsvFormat():

@@ -124,3 +124,9 @@ def test_the_example_rounds_as_documented() -> None:
     assert outwards(-123.4, 9.99) == (-130.0, 10.0)
     assert outwards(0.0, 0.0) == (-1.0, 1.0)
     assert np.all(np.isfinite(outwards(float("inf"), float("-inf"))))
+
+
+def test_decimal_commas_in_quotes_do_not_make_a_format_of_two_commas(tmp_path: Path) -> None:
+    path = written(tmp_path, 'a,b\n"1,2",3\n"4,5",6\n')
+    schema = loads(draft(path))
+    assert schema.csv.delimiter == "," and schema.csv.decimal == "."

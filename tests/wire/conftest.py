@@ -117,6 +117,7 @@ class EchoService(GenericHandler):
         raise RuntimeError(f"unexpected {SECRET!r}")
 
     def sleep(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.calls.append("sleep")
         time.sleep(float(request))
         return request
 

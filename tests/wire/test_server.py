@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,8 +174,13 @@ def test_services_that_are_none(project: Project) -> None:
         error = translate(caught.value, service=expected, address=address)
         assert isinstance(error, Unavailable)
         assert f"dealer 'dealer' at {address} does not speak TLS" in str(error)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with socket.socket() as taken:  # bound, so that nobody else takes the port, but not listening
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        nothing_listens(address, expected, party)
+
+
+def nothing_listens(address: str, expected: Identity, party: Credentials) -> None:
     with open_channel(address, expected, party) as channel:
         with pytest.raises(grpc.RpcError) as caught:
             unary(channel, ECHO)
@@ -255,7 +261,9 @@ def test_addresses(address: str) -> None:
 def test_a_stop_lets_running_calls_finish(running: Running, project: Project) -> None:
     with running.channel(project.credentials("party", "b")) as channel:
         future = channel.unary_unary(SLEEP, bytes, bytes).future(b"0.4", timeout=5)
-        assert running.call(ECHO) == b"hello"
+        until = time.monotonic() + 5
+        while "sleep" not in running.service.calls and time.monotonic() < until:
+            time.sleep(0.01)
         running.server.stop(grace=3)
         assert future.result() == b"0.4"
         with pytest.raises(grpc.RpcError):
