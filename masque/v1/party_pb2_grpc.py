@@ -156,7 +156,7 @@ class PartyServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Describe(self, request, context):
-        """Any role.
+        """Any role but the dealer: bytes tell when a job stopped early.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

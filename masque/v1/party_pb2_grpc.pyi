@@ -55,7 +55,7 @@ class PartyStub:
     both are about to compute (masque/wire/binding.py).
     """
     Describe: _grpc.UnaryUnaryMultiCallable[_party_pb2.DescribePartyRequest, _party_pb2.DescribePartyReply]
-    """Any role."""
+    """Any role but the dealer: bytes tell when a job stopped early."""
 
 @_typing.type_check_only
 class PartyAsyncStub(PartyStub):
@@ -84,7 +84,7 @@ class PartyAsyncStub(PartyStub):
     both are about to compute (masque/wire/binding.py).
     """
     Describe: _aio.UnaryUnaryMultiCallable[_party_pb2.DescribePartyRequest, _party_pb2.DescribePartyReply]  # type: ignore[assignment]
-    """Any role."""
+    """Any role but the dealer: bytes tell when a job stopped early."""
 
 class PartyServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -170,6 +170,6 @@ class PartyServicer(metaclass=_abc_1.ABCMeta):
         request: _party_pb2.DescribePartyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_party_pb2.DescribePartyReply, _abc.Awaitable[_party_pb2.DescribePartyReply]]:
-        """Any role."""
+        """Any role but the dealer: bytes tell when a job stopped early."""
 
 def add_PartyServicer_to_server(servicer: PartyServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
