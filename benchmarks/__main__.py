@@ -49,7 +49,7 @@ TABLES = HERE / "results.md"
 
 
 def main() -> int:
-    """Measure, print, and after a complete run write `results.json` and `results.md`."""
+    """Measure and print; a complete run also writes `results.json` and `results.md`."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that services are stopped
     chosen = options.names or list(NAMES)
@@ -65,13 +65,13 @@ def main() -> int:
             code = error.exit_code
             continue
         found[name] = outcome.as_json() | {"machine": machine.describe()}
+        if options.write or not (options.names or options.quick):
+            write(found)  # now, so that a later failure loses nothing
         if not options.json:
             print("\n".join([*lines(outcome), ""]), flush=True)
         _say(f"   {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
     if options.json:
         print(json.dumps(found, indent=1))
-    if options.write or (not options.names and not options.quick and not code):
-        write(found)
     return code
 
 
