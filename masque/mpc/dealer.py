@@ -14,7 +14,7 @@ import numpy as np
 from masque.mpc import packing, prg
 from masque.mpc.correlations import LAWS, Deal
 from masque.mpc.graph import Block, Kind, Node
-from masque.mpc.machine import Action, Machine, Value, Values, linear
+from masque.mpc.machine import Action, Machine, Value, Values, chosen, linear
 from masque.mpc.program import Call, Program, Ref
 from masque.mpc.types import Array, Bytes, Ring
 
@@ -116,7 +116,7 @@ class Dealer(Machine):
         """
         assert self._skippable or ref.name not in self._unsure, f"whose mask has {ref.name!r}?"
         mask = self.registers.get(ref.name)
-        return mask if mask is None or ref.rows is None else mask[ref.rows]
+        return mask if mask is None or ref.rows is None else chosen(mask, ref.rows)
 
     def store(self, ref: Ref, value: Value) -> None:
         """Keep the mask of (rows of) a MASKED register."""

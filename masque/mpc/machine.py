@@ -15,7 +15,7 @@ import numpy as np
 from masque.mpc import ring
 from masque.mpc.correlations import Layout
 from masque.mpc.graph import Block, Kind, Node, Step
-from masque.mpc.program import Call, Program, Ref
+from masque.mpc.program import Call, Program, Ref, Rows
 from masque.mpc.types import Array, Ring
 
 Value = Any  # what an interpreter holds for a node
@@ -96,6 +96,11 @@ def _argument(node: Node, arguments: Mapping[str, Array]) -> Ring:
     assert value.shape == node.shape, f"argument {name!r} has shape {value.shape}"
     assert np.abs(value.view(np.int64)).max(initial=0) <= limit, f"argument {name!r} is too large"
     return value
+
+
+def chosen(array: Array, rows: Rows) -> Array:
+    """Rows of an array; those chosen by an index array are copies."""
+    return array.take(rows, axis=0) if isinstance(rows, np.ndarray) else array[rows]
 
 
 class Machine:

@@ -17,7 +17,7 @@ from masque.mpc.bilinear import BILINEAR
 from masque.mpc.correlations import opened_bits, truncation, wave, window
 from masque.mpc.doors import Exchange, Source, Supply
 from masque.mpc.graph import Block, Kind, Node
-from masque.mpc.machine import Machine, Values, linear
+from masque.mpc.machine import Machine, Values, chosen, linear
 from masque.mpc.program import Program, Ref
 from masque.mpc.scaling import scale_down
 from masque.mpc.types import Array, Bytes, Ring
@@ -170,8 +170,8 @@ class Party(Machine):
         if ref.rows is None:
             return value
         if isinstance(value, Masked):
-            return Masked(value.d[ref.rows], value.a[ref.rows])
-        return np.asarray(value[ref.rows])
+            return Masked(chosen(value.d, ref.rows), chosen(value.a, ref.rows))
+        return chosen(value, ref.rows)
 
     def copied(self, value: Masked | Ring) -> Masked | Ring:
         """The same value in memory of its own."""

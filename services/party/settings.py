@@ -23,7 +23,7 @@ class PartyLimits(Section):
 
     jobs: Annotated[int, Field(ge=1, le=1000)] = 8
     store_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
-    prefetch_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 36)] = 64 << 20
+    prefetch_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 36)] = 16 << 20
     connect_seconds: Seconds = 30.0
     patience_seconds: Seconds = 60.0
     silence_seconds: Seconds = 600.0
