@@ -47,6 +47,7 @@ def measure(quick: bool) -> Outcome:
             runs.append(once(services, files))
             busy.append(elsewhere.lap())
         peaks = {name: machine.peak_bytes(pid) for name, pid in services.pids.items()}
+        others = elsewhere.cores
     warm = [laps for laps, _, _ in runs[1:]]
     planned, last = runs[-1][1], runs[-1][2]
     figures = [
@@ -64,7 +65,7 @@ def measure(quick: bool) -> Outcome:
         Figure("accuracy on held-out rows", last.result.metrics["accuracy"], ""),
         Figure("AUC on held-out rows", last.result.metrics["auc"], ""),
         *_memory(peaks),
-        Figure("cores kept busy by other programs meanwhile", elsewhere.cores, "cores"),
+        Figure("cores kept busy by other programs meanwhile", others, "cores"),
     ]
     details = {
         "seconds": [{step: round(value, 3) for step, value in laps.items()} for laps in warm],
