@@ -6,6 +6,7 @@ name is the operation's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -103,7 +104,7 @@ def chosen(array: Array, rows: Rows) -> Array:
     return array.take(rows, axis=0) if isinstance(rows, np.ndarray) else array[rows]
 
 
-class Machine:
+class Machine(ABC):
     """Runs the calls of one program; subclasses say what each operation does."""
 
     def __init__(self, program: Program) -> None:
@@ -176,26 +177,26 @@ class Machine:
         operation = getattr(self, node.op)
         return lambda values, arguments: operation(node, values)
 
+    @abstractmethod
     def linear(self, node: Node, secrets: Sequence[Value], public: Sequence[Array]) -> Value:
         """A linear operation on what this interpreter holds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, nodes: Sequence[Node], values: Values, block: Block) -> None:
         """Open `nodes` together and put the results into `values`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_input(self, name: str, rows: slice, node: Node) -> Value:
         """What this interpreter holds of rows of a data set."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, ref: Ref) -> Value:
         """What this interpreter holds of (rows of) a register."""
-        raise NotImplementedError
 
     def copied(self, value: Value) -> Value:
         """The same value in memory of its own."""
         return None if value is None else np.array(value)
 
+    @abstractmethod
     def store(self, ref: Ref, value: Value) -> None:
         """Write (rows of) a register."""
-        raise NotImplementedError
