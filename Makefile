@@ -5,6 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
+NAME ?= masque
+IMAGE ?= masque
+PARTIES ?=
+PORT ?=
+WHERE ?= local
+BUILD ?= yes
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -15,12 +21,14 @@ MAKEFLAGS += --no-print-directory
 # Progress goes to standard error, so that `make demo ARGS=--json` leaves clean JSON on output.
 say = printf '== %s\n' "$(1)" >&2
 
-.PHONY: help setup protos docs check test bench demo lock clean
+.PHONY: help setup protos docs check test test-deploy bench demo lock clean
+.PHONY: up down logs ps image base-image wheels
 
 help: ## list the targets
 	@printf 'Masque. Targets:\n\n'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
-	@printf '\nVariables: PYTHON=python3.12 (to build .venv with), ARGS="..." (for demo, test and bench).\n'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@printf '\nVariables: PYTHON=python3.12 (to build .venv with), ARGS="..." (for demo, test, bench, down, logs and ps).\n'
+	@printf 'Of containers: NAME=masque (several can run side by side), PARTIES=3, PORT=7000 (the first), IMAGE=masque.\n'
 
 # ---- setting up -------------------------------------------------------------------------------
 
@@ -74,6 +82,7 @@ lock: ## resolve requirements/lock.txt anew from pyproject.toml (needs the netwo
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header -o build/lock.txt pyproject.toml
 	@{ echo '# Everything `make setup` installs, pinned with hashes. Written by `make lock`; do not edit.'; \
 	   echo; cat build/lock.txt; } > requirements/lock.txt
+	@$(MAKE) setup && $(BIN)/python -m deploy.requirements
 
 # ---- working ----------------------------------------------------------------------------------
 
@@ -84,15 +93,57 @@ check: setup ## lint, format, types, floors, freshness of stubs and lists
 	@$(call say,floors); $(BIN)/lint-imports
 	@$(call say,stubs); $(BIN)/python protos/generate.py --check
 	@$(call say,list of modules); $(BIN)/python docs/modules.py --check
+	@$(call say,packages of the image); $(BIN)/python -m deploy.requirements --check
 
 test: setup ## run the tests (ARGS="-k name" narrows them, WORKERS=0 runs them serially)
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope -m "not engine" $(ARGS)
+
+test-deploy: setup ## run the tests that need a Docker engine: minutes, and an image when there is none
+	@$(BIN)/python -m pytest -q -m engine tests/deploy $(ARGS)
 
 bench: setup ## measure speed, rounds and bytes
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 demo: setup ## two hospitals train one classifier without showing each other a patient
 	@$(BIN)/masque demo $(ARGS)
+
+# ---- containers -------------------------------------------------------------------------------
+
+ONEHOST = $(BIN)/python -m deploy.onehost --name "$(NAME)" --base "$(WHERE)"
+
+up: setup ## start dealer, parties (PARTIES=3) and coordinator in containers; build what is missing
+	@[ "$(BUILD)" = no ] || deploy/source.sh --built "$(IMAGE)" || $(MAKE) image
+	@$(ONEHOST) up --image "$(IMAGE)" $(if $(PARTIES),--parties $(PARTIES)) $(if $(PORT),--port $(PORT)) $(ARGS)
+
+down: setup ## stop them; data stays for the next `make up` (ARGS=--wipe removes it)
+	@$(ONEHOST) down $(ARGS)
+
+logs: setup ## what they say (ARGS="-f party-1" follows one)
+	@$(ONEHOST) logs $(ARGS)
+
+ps: setup ## how they are
+	@$(ONEHOST) ps $(ARGS)
+
+image: wheels base-image ## build the image of the services
+	@$(call say,building $(IMAGE))
+	@docker build --quiet --network none --tag "$(IMAGE)" --build-arg SOURCE="$$(deploy/source.sh)" \
+	  --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' masque/version.py)" \
+	  --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" . >/dev/null
+	@docker image inspect --format '== {{.RepoTags}} {{.Size}} bytes' "$(IMAGE)" >&2
+
+base-image: ## have the image that the Dockerfile starts from: pulled, or made from Debian's packages
+	@base=$$(sed -n 's/^ARG BASE=//p' Dockerfile | head -n 1); \
+	docker image inspect "$$base" >/dev/null 2>&1 || docker pull --quiet "$$base" >/dev/null 2>&1 || deploy/base-image.sh
+
+wheels: deploy/wheels/.ready ## download the packages of the image, checked by their hashes
+	@:
+
+deploy/wheels/.ready: deploy/requirements.txt deploy/requirements-build.txt deploy/requirements.py
+	@$(MAKE) setup
+	@$(call say,downloading the packages of the image)
+	@rm -f deploy/wheels/*.whl
+	@$(BIN)/python -m deploy.requirements --wheels deploy/wheels
+	@touch $@
 
 clean: ## remove .venv, caches and build products; stubs and local data stay
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -18,21 +18,31 @@ from typing import Any
 import masque.client  # noqa: F401 - before grpc, whose settings it chooses
 from benchmarks import (
     account,
+    budget,
     cancer,
     core,
     iteration,
     machine,
     memory,
     micro,
+    neural,
     operations,
+    prediction,
     upload,
+    wan,
 )
-from benchmarks.figures import Figure, Outcome, lines
+from benchmarks.figures import Outcome, Skipped, lines
 from masque.errors import MasqueError
 
 NAMES: dict[str, Callable[[bool], Outcome]] = {
     "lr": iteration.measure,
     "breast-cancer": cancer.measure,
+    "networks": neural.measure,
+    "network-budget": budget.measure,
+    "network-ahead": neural.ahead,
+    "network-memory": neural.memory,
+    "wan": wan.measure,
+    "plan": prediction.measure,
     "memory": memory.measure,
     "upload": upload.measure,
     "operations": operations.measure,
@@ -60,6 +70,9 @@ def main() -> int:
         began = time.monotonic()
         try:
             outcome = NAMES[name](options.quick)
+        except Skipped as reason:
+            _say(f"   SKIPPED: {name} was not measured: {reason}")
+            continue
         except MasqueError as error:
             print(f"error: {name}: {error}", file=sys.stderr)
             code = error.exit_code
@@ -87,11 +100,7 @@ def report(results: dict[str, Any]) -> str:
     """`results.json` as tables."""
     text = ["# Results", "", "Written by `make bench`; how to read them is in README.md.", ""]
     for found in results.values():
-        figures = []
-        for item in found["figures"]:
-            kept = {key: item[key] for key in Figure.__dataclass_fields__ if key in item}
-            figures.append(Figure(**kept))
-        text += lines(Outcome(found["title"], figures))
+        text += lines(Outcome.from_json(found))
         at = found["machine"]
         text += [
             "",

@@ -101,6 +101,10 @@ def judged(
     ]
 
 
+class Skipped(Exception):
+    """A benchmark that this machine cannot run; the text says what is missing."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A finished benchmark: its figures, and tables of more for those who want them all."""
@@ -108,6 +112,13 @@ class Outcome:
     title: str
     figures: Sequence[Figure]
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Outcome:
+        """What `as_json` gave."""
+        fields = Figure.__dataclass_fields__
+        kept = [{key: item[key] for key in fields if key in item} for item in found["figures"]]
+        return cls(found["title"], [Figure(**item) for item in kept], found["details"])
 
     def as_json(self) -> dict[str, Any]:
         """Ready for JSON."""

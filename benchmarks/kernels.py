@@ -3,8 +3,10 @@
     python -m benchmarks.kernels [--json] [--seconds S]
 
 Products are timed against numpy's `@` on the same uint64 matrices, and against float64 BLAS on one
-thread for scale (it does not compute the same thing). The contenders of a row take turns, so that
-a busy machine slows all of them; times are medians, ratios are medians of the ratios of turns.
+thread for scale (it does not compute the same thing); convolutions and the two products of their
+gradients against `ring.matmul` of the matrices that would do their work. The contenders of a row
+take turns, so that a busy machine slows all of them; times are medians, ratios are medians of the
+ratios of turns.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from masque.mpc import kernels, packing, prg, ring
+from masque.mpc import convolution, kernels, packing, prg, ring
 from masque.mpc.types import Ring
 
 SHAPES = (
@@ -35,6 +37,12 @@ SHAPES = (
     (1000, 1, 1000), (5, 1000, 1000), (10000, 30, 2), (127, 131, 113), (32, 32, 32), (16, 16, 16),
     (7, 7, 7), (3, 3, 1000), (1, 1000, 1), (1, 1, 1),
 )  # fmt: skip
+# Of the networks of the field: images, channels, side, channels out, kernel, stride, padding.
+CONVOLUTIONS = {
+    "B, first": (128, 1, 28, 16, 5, 1, 0), "B, second": (128, 16, 12, 16, 5, 1, 0),
+    "C, first": (128, 1, 28, 20, 5, 1, 0), "C, second": (128, 20, 12, 50, 5, 1, 0),
+    "D": (128, 1, 28, 5, 5, 2, 2), "3 x 3, padded": (8, 64, 32, 64, 3, 1, 1),
+}  # fmt: skip
 WIDTHS = (1, 8, 13, 32, 45, 64)
 SIZES = (100, 4096, 1 << 20, 100_000_000)
 WORDS = 1 << 20
@@ -52,6 +60,16 @@ class Product:
     times_numpy: float
     times_blas: float
     giga: float
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One product: microseconds, 10^9 multiply-adds a second, its rate over ring.matmul's."""
+
+    what: str
+    microseconds: float
+    giga: float
+    times_matmul: float
 
 
 @dataclass(frozen=True)
@@ -107,6 +125,33 @@ def product(m: int, k: int, n: int, turned: bool, seconds: float) -> Product:
     )
 
 
+def convolutions(name: str, seconds: float) -> Iterator[Convolution]:
+    """Forward, the gradient by the input, the gradient by the weights."""
+    images, channels, side, outputs, taps, stride, padding = CONVOLUTIONS[name]
+    common, kernel = ((stride, stride), (padding, padding)), (taps, taps)
+    x, w = words(images, channels, side, side), words(outputs, channels, taps, taps)
+    dz = convolution.conv2d(x, w, *common)
+    row, places = dz.size // outputs, channels * taps**2
+    a, b, c = words(outputs, places), words(places, row), words(outputs, row)
+    contenders: dict[str, tuple[Callable[[], Ring], Callable[[], Ring]]] = {
+        "forward": (lambda: convolution.conv2d(x, w, *common), lambda: ring.matmul(a, b)),
+        "by input": (
+            lambda: convolution.conv2d_input(dz, w, *common, (side, side)),
+            lambda: ring.matmul(a.T, c),
+        ),
+        "by weights": (
+            lambda: convolution.conv2d_weights(x, dz, *common, kernel),
+            lambda: ring.matmul(c, b.T),
+        ),
+    }
+    for what, pair in contenders.items():
+        ours, matmul = turns(list(pair), seconds)
+        median = statistics.median(ours)
+        ratio = statistics.median(t / o for t, o in zip(matmul, ours, strict=True))
+        giga = outputs * places * row / median / 1e9
+        yield Convolution(f"{name}, {what}", 1e6 * median, giga, ratio)
+
+
 def speed(what: str, call: Callable[[], Any], size: int, seconds: float) -> Speed:
     median = statistics.median(turns([call], seconds)[0])
     return Speed(what, 1e6 * median, size / median / 1e9)
@@ -130,6 +175,8 @@ def speeds(seconds: float) -> Iterator[Speed]:
     x, y = words(10_000, 100), words(10_000, 100)
     dot = partial(ring.column_dot, x, y)
     yield speed("column_dot, 10,000 x 100", dot, 2 * x.nbytes, seconds)
+    dot = partial(ring.row_dot, x, y)
+    yield speed("row_dot, 10,000 x 100", dot, 2 * x.nbytes, seconds)
 
 
 def main() -> None:
@@ -153,6 +200,13 @@ def main() -> None:
                     end="",
                 )
                 print(f" {row.blas_microseconds:11.1f} {row.times_blas:9.2f}", flush=True)
+    convolved = []
+    for name in CONVOLUTIONS:
+        for found in convolutions(name, options.seconds):
+            convolved.append(asdict(found))
+            if not options.json:
+                print(f"convolution {found.what:<24} {found.microseconds:10.1f} us", end="")
+                print(f" {found.giga:6.2f} G/s {found.times_matmul:6.2f} x matmul", flush=True)
     others = []
     for other in speeds(options.seconds):
         others.append(asdict(other))
@@ -160,7 +214,14 @@ def main() -> None:
             print(f"{other.what:<28} {other.microseconds:10.1f} us {other.gigabytes:7.2f} GB/s")
     if options.json:
         json.dump(
-            {"machine": machine, "products": products, "others": others}, sys.stdout, indent=1
+            {
+                "machine": machine,
+                "products": products,
+                "convolutions": convolved,
+                "others": others,
+            },
+            sys.stdout,
+            indent=1,
         )
         print()
 

@@ -18,7 +18,8 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -74,8 +75,9 @@ def swaps_of(size: int, swaps: int) -> int:
     return max(20, min(swaps, (swaps << 16) // max(size, 1)))
 
 
-def party(index: int, root: Path, swaps: int, pipe: Connection) -> None:
-    """One process: serve, exchange addresses through the parent, swap, report."""
+@contextmanager
+def meeting(index: int, root: Path, pipe: Connection) -> Iterator[PeerExchange]:
+    """Serve as party `index`, exchange addresses through the parent, connect to the others."""
     from masque.wire.binding import Binding
     from masque.wire.exchange import PeerExchange
     from masque.wire.hub import Hub
@@ -97,11 +99,24 @@ def party(index: int, root: Path, swaps: int, pipe: Connection) -> None:
         }
         binding = Binding("latency", 1, tuple(names), index, bytes(32), bytes(32))
         with PeerExchange(hub, binding, channels).open() as exchange:
-            for size in SIZES:
-                row = measure(transport(exchange), exchange.swap, size, swaps_of(size, swaps))
-                pipe.send(row)
-        pipe.recv()
+            yield exchange
         server.stop(grace=0)
+
+
+def party(index: int, root: Path, swaps: int, pipe: Connection) -> None:
+    """One process: meet the others, swap, report."""
+    with meeting(index, root, pipe) as exchange:
+        for size in SIZES:
+            row = measure(transport(exchange), exchange.swap, size, swaps_of(size, swaps))
+            pipe.send(row)
+        pipe.recv()
+
+
+def introduce(pipes: Sequence[Connection]) -> None:
+    """Tell all parties the addresses of all."""
+    addresses = [pipe.recv() for pipe in pipes]
+    for pipe in pipes:
+        pipe.send(addresses)
 
 
 def transport(exchange: PeerExchange) -> str:
@@ -139,9 +154,7 @@ def run(parties: int, swaps: int) -> list[Row]:
             theirs.close()
             pipes.append(ours)
             processes.append(process)
-        addresses = [pipe.recv() for pipe in pipes]
-        for pipe in pipes:
-            pipe.send(addresses)
+        introduce(pipes)
         collected: list[list[Row]] = [[pipe.recv() for pipe in pipes] for _ in SIZES]
         for pipe in pipes:
             pipe.send(None)

@@ -15,6 +15,9 @@ FLOOR = 15.0
 NOT_SLOWER = 0.95
 """Ratio above which a product counts as not slower: two measurements of one thing differ by 5 %."""
 
+CONVOLVED = 0.7
+"""Rate of a convolution over that of the matrix product that would do its work, if made."""
+
 
 def kernels(quick: bool) -> Outcome:
     """`python -m benchmarks.kernels`: products against numpy and float64 BLAS, packing, streams."""
@@ -29,13 +32,17 @@ def kernels(quick: bool) -> Outcome:
         )
         if row["giga"] > 1:
             figures.append(Figure("- times float64 BLAS", row["times_blas"], "x"))
+    for row in found["convolutions"]:
+        name, ratio = f"convolution {row['what']}: rate of a matrix product's", row["times_matmul"]
+        figures.append(Figure(name, ratio, "x", at_least=CONVOLVED))
+        figures.append(Figure("- multiply-adds a second", row["giga"], "G"))
     figures += [Figure(row["what"], row["gigabytes"], "GB/s") for row in found["others"]]
     return Outcome(f"Kernels, {found['machine']}", figures, found)
 
 
 def latency(quick: bool) -> Outcome:
     """`python -m benchmarks.latency`: one swap between two processes, by size."""
-    rows = _run("benchmarks.latency", "--swaps", "200" if quick else "1000")
+    rows = swaps(quick)
     figures = []
     for row in rows:
         name = f"{row['transport']}, {row['size']:,} bytes"
@@ -43,6 +50,11 @@ def latency(quick: bool) -> Outcome:
         figures.append(Figure("- 90th percentile", row["p90_us"], "us"))
         figures.append(Figure("- CPU of a party", row["cpu_us"], "us"))
     return Outcome("One swap between two parties, medians", figures, {"rows": rows})
+
+
+def swaps(quick: bool) -> Any:
+    """The rows of `benchmarks.latency`."""
+    return _run("benchmarks.latency", "--swaps", "200" if quick else "1000")
 
 
 def _run(module: str, *arguments: str) -> Any:

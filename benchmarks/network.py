@@ -11,7 +11,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from masque.client import datasets, jobs, local, opening, processes, sharing
+from benchmarks.wire import Host
+from masque.client import datasets, jobs, local, local_files, opening, processes, sharing
+from masque.client.machine import Machine
 from masque.client.opening import Result
-from masque.client.planning import Machine, Plan, plan
+from masque.client.planning import Plan, plan
 from masque.client.profile import load
 from masque.client.services import BRIEF, Services
 from masque.client.sharing import Shared
@@ -30,6 +32,8 @@ from masque.jobs.fit import SharedTable
 from masque.v1 import party_pb2
 
 PARTIES = 2
+PORT = 7000
+"""Where every service listens that has a host of its own."""
 COUNTERS = ("exchanges", "sent", "received", "corrections")
 SECONDS = ("seconds", "waiting_for_peers", "waiting_for_dealer")
 
@@ -116,18 +120,68 @@ class Network:
 
 
 @contextmanager
-def network(parties: int = PARTIES) -> Iterator[Network]:
-    """Start everything in a fresh directory; stop and remove it at the end."""
+def spread(hosts: Mapping[str, Host], parties: int = PARTIES) -> Iterator[Network]:
+    """As `network`, every service at the host of its name; the client is wherever we are."""
+    with _directory() as directory:
+        places = local.Network(directory / "network", parties)
+        addresses = [f"{hosts[place.name].address}:{PORT}" for place in places.places]
+        local_files.write(places, addresses)
+        entering = {place.name: hosts[place.name].entering for place in places.places}
+        with _running(directory, places, entering) as made:
+            yield made
+
+
+@contextmanager
+def stocked(prefetch: int, parties: int = PARTIES) -> Iterator[Network]:
+    """As `network`, with parties that fetch up to `prefetch` bytes of material ahead."""
+    with _directory() as directory:
+        places = local.Network(directory / "network", parties)
+        local_files.write(places, [f"127.0.0.1:{port}" for port in local._ports(places, None)])
+        for place in places.places:
+            if place.role == "party":
+                with place.config.open("a", encoding="utf-8") as file:
+                    file.write(f"limits: {{prefetch_bytes: {prefetch}}}\n")
+        with _running(directory, places, {}) as made:
+            yield made
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    """A fresh one, removed at the end."""
     directory = Path(tempfile.mkdtemp(prefix="masque-bench-"))
     try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _running(
+    directory: Path, places: local.Network, entering: Mapping[str, Sequence[str]]
+) -> Iterator[Network]:
+    """Start the services of files that are there; stop them at the end."""
+    try:
+        started = [
+            processes.start(place, bound_to_us=True, entering=entering.get(place.name, ()))
+            for place in places.places
+        ]
+        processes.wait_until_ready(places.places, started)
+        with Services(load(places.profile)) as services:
+            yield Network(directory, places, services)
+    finally:
+        processes.stop(places.places)
+
+
+@contextmanager
+def network(parties: int = PARTIES) -> Iterator[Network]:
+    """Start everything in a fresh directory; stop and remove it at the end."""
+    with _directory() as directory:
         places = local.up(directory / "network", parties, bound_to_us=True)
         try:
             with Services(load(places.profile)) as services:
                 yield Network(directory, places, services)
         finally:
             processes.stop(places.places)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def synthetic(directory: Path, rows: int, columns: int) -> tuple[Path, Path]:

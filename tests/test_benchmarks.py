@@ -85,7 +85,8 @@ def test_operations_send_what_they_are_said_to(operation: operations.Operation) 
     made = operations.program(operation)
     seeds = [prg.derive(bytes(32), "test", index) for index in range(operations.PARTIES)]
     seats = core.seats(operations.PARTIES)
-    core.meet(made, seats, inprocess.stock(made, seeds), seeds, operations.sources(operation))
+    sources = [operations.source(operation, index) for index in range(operations.PARTIES)]
+    core.meet(made, seats, inprocess.stock(made, seeds), seeds, sources)
     assert seats[0].meeting.sent == [cost(made).sent] * operations.PARTIES
     assert seats[0].meeting.rounds == [cost(made).rounds] * operations.PARTIES
 

@@ -32,7 +32,7 @@ RUN = {"sh", "python"}
 SHOWN = {"", "text", "yaml", "yaml policy", "json"}
 """What a page may show without anybody running it; yaml is read by what it is meant for."""
 
-TREE = ("masque", "services", "docs", "tests", "protos", "benchmarks", "requirements", ".ci")
+TREE = (*"masque services docs tests protos benchmarks requirements deploy".split(), ".ci")
 PATIENCE = 300
 
 
@@ -234,10 +234,10 @@ def test_commands_in_sentences_exist() -> None:
 
 
 def test_targets_of_make_exist() -> None:
-    rules = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    rules = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     for page, text in mentioned():
         if text.startswith("make "):
-            targets = [word for word in shlex.split(text)[1:] if re.fullmatch("[a-z]+", word)]
+            targets = [word for word in shlex.split(text)[1:] if re.fullmatch("[a-z-]+", word)]
             assert set(targets) <= rules, f"{page.name}: {text}"
 
 

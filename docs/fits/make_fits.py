@@ -78,13 +78,17 @@ WISHES = (
         "odd", 0.0, 6.25,
     ),
     Wish(
-        "EXP", np.exp, -17, 2.0**-5, 5, range(1, 13),
-        "exp(x) for x <= 0 (up to 2^-5, for a guard). Take 0 below -16.5: 1.2e-7 at -16.",
+        "EXP", np.exp, -17, 9 / 64, 5, range(1, 13),
+        "exp(x) for x <= 0 (up to 9/64, for softmax). Take 0 below -16.5: 1.2e-7 at -16.",
         guard=16.5,
     ),
     Wish(
         "RECIPROCAL", lambda x: 1 / x, 1 - SLACK, 2 + SLACK, 2, range(1, 7),
         "1 / x of a value normalised to [1, 2].",
+    ),
+    Wish(
+        "WIDE_RECIPROCAL", lambda x: 1 / x, 1 - 2.0**-9, 11.5, 4, range(1, 13),
+        "1 / x of a sum of up to ten powers, of which one is 1.",
     ),
     Wish(
         "LOG", np.log, 1 - SLACK, 2 + SLACK, 2, range(1, 7),

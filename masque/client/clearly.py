@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from masque.client.model import Floats, Model
+from masque.client.predictor import Floats, Predictor
 from masque.data.bundled import Files
 from masque.jobs.bound import BoundJob
 from masque.jobs.compile import task_of
@@ -44,7 +44,7 @@ def scores(kind: str, y: Labels, predicted: Labels, decision: Floats) -> Scores:
 
 
 def in_the_clear(
-    bound: BoundJob, model: Model, files: Files, X: Floats, y: Labels
+    bound: BoundJob, model: Predictor, files: Files, X: Floats, y: Labels
 ) -> tuple[Scores, Scores]:
     """Scores of scikit-learn trained on the rows the job trained on: of X and y, and of the rows
     that the job held out. `model` says which columns, and is not looked at otherwise.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from masque.client.jobs import JobEvent
 
 Show = Callable[["JobEvent"], None]
+Count = Callable[[int, int, str], None]
 
 
 @contextlib.contextmanager
@@ -85,3 +86,24 @@ def _bar(target: TextIO) -> Iterator[Show]:
             )
 
         yield show
+
+
+@contextlib.contextmanager
+def counting(*, quiet: bool, stream: TextIO | None = None) -> Iterator[Count]:
+    """What to call with (done, of, what comes now); writes to `stream`, standard error by default:
+    a bar on a terminal, lines elsewhere.
+    """
+    target = stream or sys.stderr
+    if quiet:
+        yield lambda *_: None
+        return
+    if not target.isatty():
+        yield lambda done, of, what: print(f"  {done + 1} of {of}: {what}", file=target, flush=True)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(file=target), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, of, what: bar.update(task, completed=done, total=of, description=what)

@@ -1,8 +1,6 @@
 """Models to files: npz, safetensors, ONNX, JSON. Everything needed to predict is inside.
 
-ONNX: input `X` float32 [rows, features] in the owners' units; outputs `prediction` float32 [rows]
-for numbers, or `label` [rows] and `probabilities` float32 [rows, classes]. Inside it computes in
-double precision.
+What was learned goes in by the names of `Predictor.arrays`, all else as JSON text.
 """
 
 from __future__ import annotations
@@ -15,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from masque.client.model import Model
+from masque.client.predictor import Predictor
 from masque.errors import InputError
 from masque.jobs.complaints import suggestion
 from masque.version import __version__
 
-OPSET = 17
-IR_VERSION = 8
+MOST_LINES = 10_000
+"""Numbers of a JSON file with more than these stand on one line."""
+
 SUFFIXES: Mapping[str, str] = {
     ".npz": "npz",
     ".safetensors": "safetensors",
@@ -51,7 +50,7 @@ def format_of(path: str | Path, chosen: str | None = None) -> str:
 
 
 def write(
-    model: Model,
+    model: Predictor,
     path: str | Path,
     chosen: str | None = None,
     about: Mapping[str, Any] | None = None,
@@ -77,7 +76,7 @@ def write(
     return name
 
 
-def facts(model: Model, about: Mapping[str, Any]) -> dict[str, Any]:
+def facts(model: Predictor, about: Mapping[str, Any]) -> dict[str, Any]:
     """What is public about a model, ready for JSON; its numbers aside."""
     return {
         "format": "masque model 1",
@@ -87,156 +86,66 @@ def facts(model: Model, about: Mapping[str, Any]) -> dict[str, Any]:
         "label": model.label,
         "classes": list(model.classes),
         "warnings": list(model.warnings),
+        **model.description(),
         **about,
     }
 
 
-def as_json(model: Model, about: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(model: Predictor, about: Mapping[str, Any]) -> dict[str, Any]:
     """Everything of a model, ready for JSON."""
-    return facts(model, about) | {
-        "coefficients": model.coefficients.tolist(),
-        "intercept": model.intercept.tolist(),
-    }
+    return facts(model, about) | {name: array.tolist() for name, array in model.arrays().items()}
 
 
-def read_json(path: str | Path) -> Model:
-    """The model in a JSON file that `write` wrote. Raises InputError if it is not one."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return Model(
-            content["kind"],
-            tuple(content["features"]),
-            content["label"],
-            tuple(content["classes"]),
-            np.array(content["coefficients"], dtype=np.float64),
-            np.array(content["intercept"], dtype=np.float64),
-            tuple(content["warnings"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{path} is not a model that Masque wrote as JSON.",
-            hint="Write one with `masque result JOB --out model.json`.",
-            file=str(path),
-        ) from None
+def _json(model: Predictor, about: dict[str, Any]) -> bytes:
+    return (json.dumps(as_json(model, about), indent=_indent(model)) + "\n").encode()
 
 
-def _json(model: Model, about: dict[str, Any]) -> bytes:
-    return (json.dumps(as_json(model, about), indent=2) + "\n").encode()
+def _indent(model: Predictor) -> int | None:
+    """Numbers stand on lines of their own while a person could read them."""
+    return 2 if sum(array.size for array in model.arrays().values()) <= MOST_LINES else None
 
 
-def _npz(model: Model, about: dict[str, Any]) -> bytes:
+def _npz(model: Predictor, about: dict[str, Any]) -> bytes:
     import io
 
     content = io.BytesIO()
-    np.savez(
-        content,
-        coefficients=model.coefficients,
-        intercept=model.intercept,
-        features=np.array(model.features, dtype=np.str_),
-        classes=np.array(model.classes, dtype=np.str_),
-        label=np.array(model.label),
-        kind=np.array(model.kind),
-        about=np.array(json.dumps(facts(model, about))),
-    )
+    entries: dict[str, Any] = {
+        "features": np.array(model.features, dtype=np.str_),
+        "classes": np.array(model.classes, dtype=np.str_),
+        "label": np.array(model.label),
+        "kind": np.array(model.kind),
+        "about": np.array(json.dumps(facts(model, about))),
+        **model.arrays(),
+    }
+    np.savez(content, **entries)
     return content.getvalue()
 
 
-def _safetensors(model: Model, about: dict[str, Any]) -> bytes:
+def _safetensors(model: Predictor, about: dict[str, Any]) -> bytes:
     try:
         from safetensors.numpy import save
     except ImportError:
-        raise _not_installed("safetensors") from None
-    tensors = {
-        "coefficients": np.ascontiguousarray(model.coefficients),
-        "intercept": np.ascontiguousarray(model.intercept),
-    }
+        raise not_installed("safetensors") from None
+    tensors = {name: np.ascontiguousarray(array) for name, array in model.arrays().items()}
     return bytes(save(tensors, metadata={"masque": json.dumps(facts(model, about))}))
 
 
-def _onnx(model: Model, about: dict[str, Any]) -> bytes:
+def _onnx(model: Predictor, about: dict[str, Any]) -> bytes:
     try:
-        import onnx
-        from onnx import TensorProto, helper
+        from masque.client.onnx_graph import model_bytes
     except ImportError:
-        raise _not_installed("onnx") from None
-    nodes, outputs, constants = _graph(model, helper, TensorProto)
-    graph = helper.make_graph(
-        nodes,
-        "masque",
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["rows", len(model.features)])],
-        outputs,
-        constants,
-    )
-    made = helper.make_model(
-        graph,
-        producer_name="masque",
-        producer_version=__version__,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-    )
-    helper.set_model_props(made, {"masque": json.dumps(facts(model, about))})
-    onnx.checker.check_model(made)
-    return bytes(made.SerializeToString())
+        raise not_installed("onnx") from None
+    return model_bytes(model, facts(model, about))
 
 
-def _graph(model: Model, helper: Any, types: Any) -> tuple[list[Any], list[Any], list[Any]]:
-    """Nodes, outputs and constants of a model's graph."""
-    constants = [
-        _tensor(helper, "coefficients", types.DOUBLE, model.coefficients),
-        _tensor(helper, "intercept", types.DOUBLE, model.intercept),
-    ]
-    node = helper.make_node
-    nodes = [
-        node("Cast", ["X"], ["wide"], to=types.DOUBLE),
-        node("MatMul", ["wide", "coefficients"], ["products"]),
-        node("Add", ["products", "intercept"], ["scores"]),
-    ]
-    if model.kind == "linear_regression":
-        constants.append(_tensor(helper, "last", types.INT64, np.array([1])))
-        nodes += [
-            node("Squeeze", ["scores", "last"], ["flat"]),
-            node("Cast", ["flat"], ["prediction"], to=types.FLOAT),
-        ]
-        outputs = [helper.make_tensor_value_info("prediction", types.FLOAT, ["rows"])]
-        return nodes, outputs, constants
-    if model.kind == "logistic_regression":
-        constants.append(_tensor(helper, "one", types.DOUBLE, np.array([1.0])))
-        nodes += [
-            node("Sigmoid", ["scores"], ["positive"]),
-            node("Sub", ["one", "positive"], ["negative"]),
-            node("Concat", ["negative", "positive"], ["exact"], axis=1),
-        ]
-    else:
-        nodes.append(node("Softmax", ["scores"], ["exact"], axis=1))
-    values = model.class_values
-    kind = types.INT64 if values.dtype.kind == "i" else types.STRING
-    constants.append(_tensor(helper, "classes", kind, values))
-    nodes += [
-        node("ArgMax", ["exact"], ["place"], axis=1, keepdims=0),
-        node("Gather", ["classes", "place"], ["label"], axis=0),
-        node("Cast", ["exact"], ["probabilities"], to=types.FLOAT),
-    ]
-    width = len(model.classes)
-    outputs = [
-        helper.make_tensor_value_info("label", kind, ["rows"]),
-        helper.make_tensor_value_info("probabilities", types.FLOAT, ["rows", width]),
-    ]
-    return nodes, outputs, constants
-
-
-def _tensor(helper: Any, name: str, kind: int, values: Any) -> Any:
-    array = np.asarray(values)
-    flat = [str(value).encode() for value in array] if array.dtype.kind == "U" else array.ravel()
-    return helper.make_tensor(name, kind, list(array.shape), flat)
-
-
-def _not_installed(package: str) -> InputError:
+def not_installed(package: str) -> InputError:
+    """The error for a format whose package is an extra."""
     return InputError(
         f"{package} is not installed.", hint="Install it: pip install 'masque[export]'."
     )
 
 
-_WRITERS: Mapping[str, Callable[[Model, dict[str, Any]], bytes]] = {
+_WRITERS: Mapping[str, Callable[[Predictor, dict[str, Any]], bytes]] = {
     "npz": _npz,
     "safetensors": _safetensors,
     "onnx": _onnx,

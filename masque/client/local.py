@@ -60,7 +60,7 @@ def up(
     network = Network(Path(home).resolve(), parties)
     _check_before(network)
     ports = _ports(network, port)
-    local_files.write(network, ports)
+    local_files.write(network, [f"127.0.0.1:{port}" for port in ports])
     started = []
     try:
         for place in network.places:

@@ -60,10 +60,11 @@ class Network:
         return tuple(place for place in self.places if processes.pid_of(place) is not None)
 
 
-def write(network: Network, ports: Sequence[int]) -> None:
-    """Everything that the services need; what is there of an earlier time stays, ports aside.
+def write(network: Network, addresses: Sequence[str]) -> None:
+    """Everything that the services need; what is there of an earlier time stays, addresses aside.
 
-    `ports` in the order of `network.places`. Raises InputError if the directory cannot be written.
+    `addresses`: host:port, in the order of `network.places`. Raises InputError if the directory
+    cannot be written.
     """
     home = network.home
     try:
@@ -75,7 +76,7 @@ def write(network: Network, ports: Sequence[int]) -> None:
             authority.issue(
                 identity, home / place.name / "certificates", lifetime=LIFETIME, replace=True
             )
-        _configure(network, [f"127.0.0.1:{port}" for port in ports])
+        _configure(network, addresses)
         record = json.dumps({"parties": network.parties}) + "\n"
         (home / RECORD).write_text(record, encoding="utf-8")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A trained model in the owners' units: no standardisation, no ranges, no shares left in it.
+"""A linear model in the owners' units: no standardisation, no ranges, no shares left in it.
 
 What parties train on is x' = (x - middle) / half of every column, standardised if the job says so.
 With weights w and intercept b there, the same model on x itself has
@@ -14,111 +14,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from masque.client.predictor import AT_BOUND, Floats, Predictor, Target, shaped
 from masque.data.table import FeatureColumn, LabelInfo
-from masque.errors import InputError, ProtocolError
+from masque.jobs.models import LinearKind
 
-Floats = NDArray[np.float64]
-Kind = Literal["linear_regression", "logistic_regression", "softmax_regression"]
-
-AT_BOUND = 1e-4
-"""A weight within this part of the bound sits at it."""
+_TARGETS: Mapping[str, Target] = {
+    "linear_regression": "number",
+    "logistic_regression": "binary",
+    "softmax_regression": "classes",
+}
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Predictor):
     """A linear model: scores are X @ coefficients + intercept.
 
-    `features`: names of the columns of X, in order; a category column is one 0/1 column a
-    category. `coefficients` float64 [features, outputs], `intercept` [outputs]; one output for a
-    number (its value) and for a binary label (the log-odds of `classes[1]`), one a class
-    otherwise. `warnings` say what is doubtful about it.
+    `coefficients` float64 [features, outputs], `intercept` [outputs]; one output for a number (its
+    value) and for a binary label (the log-odds of `classes[1]`), one a class otherwise.
     """
 
-    kind: Kind
-    features: tuple[str, ...]
-    label: str
-    classes: tuple[str, ...]
     coefficients: Floats = field(repr=False)
     intercept: Floats = field(repr=False)
-    warnings: tuple[str, ...] = ()
 
     @property
-    def class_values(self) -> NDArray[Any]:
-        """The classes as int64 where all of them are whole numbers, otherwise as text."""
-        whole = all(text.lstrip("-").isdigit() and str(int(text)) == text for text in self.classes)
-        return np.array([int(text) for text in self.classes] if whole else list(self.classes))
+    def target(self) -> Target:
+        """By the kind."""
+        return _TARGETS[self.kind]
 
-    def decision_function(self, X: Floats) -> Floats:
-        """Scores [rows], or [rows, classes] with more than one output, of X [rows, features]."""
-        matrix = np.asarray(X, dtype=np.float64)
-        if matrix.ndim != 2 or matrix.shape[1] != len(self.features):
-            raise InputError(
-                f"This model needs a matrix with {len(self.features)} columns, not "
-                f"{'x'.join(map(str, matrix.shape))}.",
-                hint=f"The columns are {', '.join(self.features[:8])}"
-                f"{', ...' if len(self.features) > 8 else ''}.",
-            )
-        scores: Floats = matrix @ self.coefficients + self.intercept
-        return scores[:, 0] if scores.shape[1] == 1 else scores
-
-    def predict_proba(self, X: Floats) -> Floats:
-        """Probabilities [rows, classes]. Raises InputError for a model of numbers."""
-        if self.kind == "linear_regression":
-            raise InputError("A linear regression has no probabilities.", hint="Use predict.")
-        scores = self.decision_function(X)
-        if self.kind == "logistic_regression":
-            positive = np.exp(-np.logaddexp(0.0, -scores))
-            return np.stack([1.0 - positive, positive], axis=1)
-        shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
-
-    def predict(self, X: Floats) -> NDArray[Any]:
-        """Numbers [rows] for a linear regression, otherwise classes [rows]."""
-        scores = self.decision_function(X)
-        if self.kind == "linear_regression":
-            return scores
-        chosen = scores > 0 if scores.ndim == 1 else scores.argmax(axis=1)
-        found: NDArray[Any] = self.class_values[chosen.astype(np.int64)]
+    def scores(self, X: Floats) -> Floats:
+        """X @ coefficients + intercept."""
+        found: Floats = X @ self.coefficients + self.intercept
         return found
 
-    def read(self, path: str | Path, schema: str | Path) -> tuple[Floats, NDArray[Any] | None]:
-        """(X, labels) of a file that `schema` describes, X in the order of this model's columns.
+    def arrays(self) -> dict[str, Floats]:
+        """`coefficients`, `intercept`."""
+        return {"coefficients": self.coefficients, "intercept": self.intercept}
 
-        Labels are None without a label column. Raises DataError, or InputError naming a column of
-        the model that the file lacks.
-        """
-        from masque.data import schema as schemas
-        from masque.data.encode import decode, read_table
-        from masque.data.readers import open_table
-
-        info, matrix = read_table(open_table(path, schemas.load(schema)))
-        table = decode(matrix, info)
-        missing = [name for name in self.features if name not in table]
-        if missing:
-            raise InputError(
-                f"{path} has no column {missing[0]!r}, which the model was trained on.",
-                hint="Describe the file by the schema that was used for training.",
-                file=str(path),
-                column=missing[0],
-            )
-        columns = np.stack([table[name] for name in self.features], axis=1)
-        return columns, self._labels(table.get(self.label))
-
-    def _labels(self, labels: NDArray[Any] | None) -> NDArray[Any] | None:
-        if labels is None or self.kind == "linear_regression":
-            return labels
-        places = {text: index for index, text in enumerate(self.classes)}
-        return np.asarray(self.class_values[[places[str(text)] for text in labels]])
+    def description(self) -> dict[str, Any]:
+        """Nothing beside names."""
+        return {}
 
 
 def in_owners_units(
-    kind: Kind,
+    kind: LinearKind,
     features: Sequence[FeatureColumn],
     label: LabelInfo,
     values: Mapping[str, Floats],
@@ -131,10 +73,10 @@ def in_owners_units(
     """
     count = len(features)
     outputs = len(label.classes) if label.kind == "classes" else 1
-    weights = _shaped(values, "weights", (count, outputs))
-    intercept = _shaped(values, "intercept", (outputs,), np.zeros(outputs))
-    mean = _shaped(values, "mean", (count,), np.zeros(count))
-    inverse = _shaped(values, "inverse_deviation", (count,), np.ones(count))
+    weights = shaped(values, "weights", (count, outputs))
+    intercept = shaped(values, "intercept", (outputs,), np.zeros(outputs))
+    mean = shaped(values, "mean", (count,), np.zeros(count))
+    inverse = shaped(values, "inverse_deviation", (count,), np.ones(count))
     half = np.array([feature.half for feature in features])
     middle = np.array([feature.middle for feature in features])
     scaled = weights * inverse[:, None]
@@ -161,19 +103,3 @@ def _warnings(weights: Floats, intercept: Floats, bound: float) -> list[str]:
         f"A weight sits at the weight bound ({bound:g}): training may have diverged;"
         " lower the learning rate, or raise model.weight_bound."
     ]
-
-
-def _shaped(
-    values: Mapping[str, Floats],
-    name: str,
-    shape: tuple[int, ...],
-    default: Floats | None = None,
-) -> Floats:
-    found = values.get(name, default)
-    if found is None or found.shape != shape:
-        what = "is missing" if found is None else f"has the shape {found.shape}, not {shape}"
-        raise ProtocolError(
-            f"The model's {name} {what}.",
-            hint="Check that parties and client run the same version of Masque.",
-        )
-    return found

@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from masque.client.model import Model, in_owners_units
+from masque.client.model import in_owners_units
+from masque.client.network_model import network_model
+from masque.client.predictor import Predictor
 from masque.client.services import BRIEF, Services
 from masque.data.encode import from_fixed
 from masque.errors import IdentityError, NotFound, ProtocolError
 from masque.jobs.bound import BoundJob, read_bound
+from masque.jobs.models import SequentialSpec
+from masque.jobs.networks import network_of
 from masque.mpc import sharing
 from masque.v1 import coordinator_pb2, party_pb2
 from masque.wire.identity import Identity, Role
@@ -56,21 +60,24 @@ class Result:
     @property
     def has_model(self) -> bool:
         """Was the model promised to this recipient?"""
-        return "weights" in self.values
+        return _model_outputs(self.bound) <= self.values.keys()
 
     @property
-    def model(self) -> Model:
-        """The model in the owners' units. Raises NotFound if it was not promised to us."""
+    def model(self) -> Predictor:
+        """The model in the owners' units: `masque.client.model.Model` or
+        `masque.client.network_model.NetworkModel`. Raises NotFound if it was not promised to us.
+        """
         if not self.has_model:
             raise NotFound(
                 f"Job {self.bound.job_id} promised {self.recipient!r} no model.",
                 hint=_whose_model(self.bound),
                 job=self.bound.job_id,
             )
-        spec = self.bound.spec.model
-        return in_owners_units(
-            spec.kind, self.bound.features, self.bound.label, self.values, spec.weight_bound
-        )
+        spec, features, label = self.bound.spec.model, self.bound.features, self.bound.label
+        if isinstance(spec, SequentialSpec):
+            network = network_of(spec, len(features))
+            return network_model(network, features, label, self.values)
+        return in_owners_units(spec.kind, features, label, self.values, spec.weight_bound)
 
 
 def fetch(services: Services, job_id: str, recipient: str | None = None) -> Result:
@@ -221,14 +228,20 @@ def promised(bound: BoundJob, recipient: str) -> set[str]:
     """Names of the outputs that a job seals to `recipient`."""
     spec, names = bound.spec, set[str]()
     if recipient in (spec.model_output.sealed_to or ()):
-        names.add("weights")
-        if spec.model.fit_intercept:
-            names.add("intercept")
+        names |= _model_outputs(bound)
         if spec.data.standardize:
             names |= {"mean", "inverse_deviation"}
     if recipient in spec.reveal.to:
         names |= {f"{METRIC}{metric}" for metric in spec.reveal.metrics}
     return names
+
+
+def _model_outputs(bound: BoundJob) -> set[str]:
+    """Names of the arrays that a model consists of, standardisation aside."""
+    model = bound.spec.model
+    if isinstance(model, SequentialSpec):
+        return set(network_of(model, len(bound.features)).parameters())
+    return {"weights", "intercept"} if model.fit_intercept else {"weights"}
 
 
 def check_complete(bound: BoundJob, recipient: str, outputs: Iterable[str]) -> None:

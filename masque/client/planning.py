@@ -1,55 +1,39 @@
 """What a job will cost, before anything runs: exact rounds, bytes and material; estimated time.
 
 Rounds, bytes and material follow from the program alone (`masque.mpc.cost`). The time is an
-estimate: rounds x latency + bytes / bandwidth + multiplications / rate + material / rate, a part
-at a time, as if nothing overlapped. The figures of a `Machine` are measured on one machine with all
-services on it; give those of your own network for services on separate hosts.
+estimate by the figures of a `masque.client.machine.Machine`: those that `masque calibrate` measured
+with the services of a profile, or built-in ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from masque.client import values
+from masque.client.machine import Machine
 from masque.data import schema as schemas
 from masque.errors import InputError
 from masque.jobs.bound import BoundJob, Recipient, bind
 from masque.jobs.fit import SharedTable
 from masque.jobs.spec import JobSpec
 
+if TYPE_CHECKING:
+    from masque.ml.ranges import Ranges
+    from masque.mpc.cost import RoundCost
+
 NO_KEY = "0" * 64
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Seconds a round trip between parties; bytes a second of one link, and of the dealer's;
-    ring multiplications, and bytes of expanded seeds, a second.
-    """
-
-    latency: float = 0.0006
-    bandwidth: float = 2.5e8
-    multiplications: float = 2.0e9
-    drawing: float = 1.0e9
-    per_round: float = 0.01
-
-    def seconds(self, part: Part) -> float:
-        """The estimated time of one training round."""
-        return (
-            self.per_round
-            + part.rounds * self.latency
-            + part.sent_by_a_party / self.bandwidth
-            + sum(part.corrections) / self.bandwidth
-            + part.multiplications / self.multiplications
-            + part.drawn / self.drawing
-        )
+MODEL_FILES = (".npz", ".safetensors", ".json")
 
 
 @dataclass(frozen=True)
 class Part:
     """One training round, or all: rounds of messages, bytes a party sends to all its peers, bytes
-    of material for each party, bytes each expands its seed to, multiplications at one party.
+    of material for each party, bytes each expands its seed to, multiplications at one party; blocks
+    it runs, their nodes, and the elements that these make; bits that the widest number may take of
+    the ring's 62; the estimated time.
     """
 
     name: str
@@ -58,6 +42,10 @@ class Part:
     corrections: tuple[int, ...]
     drawn: int
     multiplications: int
+    calls: int
+    nodes: int
+    elements: int
+    bits: float = 0.0
     seconds: float = 0.0
 
 
@@ -71,13 +59,19 @@ def summed(name: str, parts: Sequence[Part]) -> Part:
         tuple(sum(column) for column in columns),
         sum(part.drawn for part in parts),
         sum(part.multiplications for part in parts),
+        sum(part.calls for part in parts),
+        sum(part.nodes for part in parts),
+        sum(part.elements for part in parts),
+        max(part.bits for part in parts),
         sum(part.seconds for part in parts),
     )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts in order, and what the job opens."""
+    """The parts in order, what the job opens, whose figures the time is by, and what bounds the
+    values of a step.
+    """
 
     job: str
     parties: int
@@ -85,6 +79,8 @@ class Plan:
     features: int
     parts: tuple[Part, ...]
     openings: tuple[tuple[str, int, tuple[str, ...]], ...]
+    machine: Machine = field(default_factory=Machine)
+    ranges: Ranges | None = None
 
     @property
     def total(self) -> Part:
@@ -104,35 +100,60 @@ class Plan:
                 {"name": name, "bits": bits, "to": list(to)} for name, bits, to in self.openings
             ],
             "time_is": "an estimate",
+            "machine": self._machine(),
+            **values.as_json(self.ranges),
+        }
+
+    def _machine(self) -> dict[str, Any]:
+        found = self.machine.calibration
+        if found is None:
+            return {"calibrated": False}
+        return {
+            "calibrated": True,
+            "date": found.date,
+            "processor": found.processor,
+            "parties": found.parties,
+            "worst_error": round(found.worst_error, 3),
         }
 
 
 def plan(spec: JobSpec, tables: Iterable[SharedTable], parties: int, machine: Machine) -> Plan:
     """The plan of a job on these data sets. Raises SpecError for what does not fit them."""
-    from masque.jobs.compile import compile_job
+    from masque.jobs.compile import compile_job, task_of
+    from masque.ml.ranges import ranges
     from masque.mpc.cost import cost
 
     bound = bound_for_planning(spec, tables, parties)
     program = compile_job(bound)
     costs = cost(program)
-    parts = []
-    for found in costs.rounds_by_name:
-        part = Part(
-            found.name,
-            found.rounds,
-            found.sent * (parties - 1),
-            found.corrections,
-            found.drawn,
-            found.multiplications,
-        )
-        parts.append(Part(**(vars_of(part) | {"seconds": machine.seconds(part)})))
+    parts = tuple(_part(found, parties, machine) for found in costs.rounds_by_name)
     openings = tuple((o.name, o.bits, o.to) for o in program.openings)
-    return Plan(spec.name, parties, bound.rows, len(bound.features), tuple(parts), openings)
+    return Plan(
+        spec.name,
+        parties,
+        bound.rows,
+        len(bound.features),
+        parts,
+        openings,
+        machine,
+        ranges(task_of(bound)),
+    )
 
 
-def vars_of(part: Part) -> dict[str, Any]:
-    """The fields of a part, unconverted."""
-    return {name: getattr(part, name) for name in Part.__dataclass_fields__}
+def _part(found: RoundCost, parties: int, machine: Machine) -> Part:
+    return Part(
+        found.name,
+        found.rounds,
+        found.sent * (parties - 1),
+        found.corrections,
+        found.drawn,
+        found.multiplications,
+        found.calls,
+        found.nodes,
+        found.elements,
+        round(found.bits, 2),
+        machine.seconds(found, parties),
+    )
 
 
 def bound_for_planning(spec: JobSpec, tables: Iterable[SharedTable], parties: int) -> BoundJob:
@@ -153,15 +174,24 @@ def bound_for_planning(spec: JobSpec, tables: Iterable[SharedTable], parties: in
 
 
 def tables_of(given: Sequence[str]) -> list[SharedTable]:
-    """Data sets that need not exist, each written NAME=SCHEMA:ROWS. Raises InputError."""
+    """Data sets that need not exist, each written NAME=SCHEMA:ROWS, and models to start from,
+    written NAME=FILE. Raises InputError.
+    """
     found = []
     for text in given:
         name, equals, rest = text.partition("=")
+        if name and Path(rest).suffix in MODEL_FILES:
+            from masque.client.models_shared import described, network_in
+
+            info = described(network_in(rest), rest)
+            found.append(SharedTable(name=name, upload="planned", info=info))
+            continue
         path, colon, rows = rest.rpartition(":")
         if not (equals and colon and name and path and rows.isascii() and rows.isdigit()):
             raise InputError(
                 f"{text!r} does not describe a data set.",
-                hint="Write NAME=SCHEMA:ROWS, such as hospital-a=schema.yaml:228.",
+                hint="Write NAME=SCHEMA:ROWS, such as hospital-a=schema.yaml:228, or NAME=FILE for"
+                " a model.",
                 field="table",
             )
         if int(rows) < 1:

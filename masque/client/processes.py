@@ -52,15 +52,21 @@ class Place:
         return self.home / "run" / f"{self.name}.pid"
 
 
-def start(place: Place, *, bound_to_us: bool = False) -> subprocess.Popen[bytes]:
-    """Start a service. One `bound_to_us` is told to stop when we die, in whatever way."""
+def start(
+    place: Place, *, bound_to_us: bool = False, entering: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a service. One `bound_to_us` is told to stop when we die, in whatever way.
+
+    `entering`: the beginning of a command line that runs the rest of it elsewhere: `nsenter ...`.
+    """
     for directory in (place.log.parent, place.pid_file.parent):
         directory.mkdir(parents=True, exist_ok=True)
     place.ready.unlink(missing_ok=True)
     module = f"services.{place.role}"
+    program = [sys.executable, "-m", module, "--config", str(place.config)]
     with place.log.open("ab") as log:
         process = subprocess.Popen(
-            [*_lifeline(bound_to_us), sys.executable, "-m", module, "--config", str(place.config)],
+            [*entering, *_lifeline(bound_to_us), *program],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -25,7 +25,7 @@ from pydantic import BeforeValidator, Field
 from masque.errors import NotFound
 from masque.jobs import document
 from masque.jobs.complaints import Complaint, refusal, validated
-from masque.jobs.spec import Section
+from masque.jobs.section import Section
 from masque.wire.identity import Identity, Role
 from masque.wire.settings import DnsName, PathField, PeerSettings, TlsSettings
 from masque.wire.tls import Credentials, find_credentials, load_credentials

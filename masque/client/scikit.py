@@ -7,14 +7,20 @@ from typing import Any
 import numpy as np
 
 from masque.client.model import Model
+from masque.client.predictor import Predictor
 from masque.errors import InputError
 
 
-def to_sklearn(model: Model) -> Any:
+def to_sklearn(model: Predictor) -> Any:
     """A fitted LinearRegression or LogisticRegression that predicts what `model` predicts.
 
-    Raises InputError when scikit-learn is not installed.
+    Raises InputError for a network, and when scikit-learn is not installed.
     """
+    if not isinstance(model, Model):
+        raise InputError(
+            "scikit-learn has no estimator that predicts what this network predicts.",
+            hint="Use the model itself: it has predict and predict_proba. Or write ONNX.",
+        )
     try:
         from sklearn.linear_model import LinearRegression, LogisticRegression
     except ImportError:

@@ -12,18 +12,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from masque.client.services import BRIEF, Peer
 from masque.data import schema as schemas
 from masque.data.chunks import checksum
-from masque.data.shares import Progress, ShareStream, share_stream
+from masque.data.shares import Chunk, Progress, share_stream
 from masque.data.table import TableInfo
 from masque.errors import MasqueError, SpecError
-from masque.jobs.spec import NAME
+from masque.jobs.section import NAME
 from masque.mpc import prg
 from masque.v1 import party_pb2 as messages
 
@@ -51,6 +52,21 @@ class Shared:
         return self.info.share_bytes * len(self.parties)
 
 
+class Stream(Protocol):
+    """Shares on their way; `masque.data.shares.ShareStream` says what they are."""
+
+    @property
+    def info(self) -> TableInfo:
+        """What everybody may know about them."""
+
+    @property
+    def identifiers(self) -> tuple[NDArray[np.uint64], ...] | None:
+        """Each party's share of the identifier digest."""
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All rows in order."""
+
+
 def share(
     parties: Sequence[Peer],
     path: str | Path,
@@ -67,6 +83,12 @@ def share(
     _check_name(name)
     seed = prg.reader(secrets.token_bytes(prg.SEED_SIZE))
     stream = share_stream(path, schemas.load(schema), len(parties), seed, progress=progress)
+    return send(parties, stream, name, replace=replace)
+
+
+def send(parties: Sequence[Peer], stream: Stream, name: str, *, replace: bool = False) -> Shared:
+    """Upload what is split already. Raises Conflict for a name that exists; Unavailable."""
+    _check_name(name)
     _check_free(parties, name, replace)
     upload_id = secrets.token_hex(16)
     _send(parties, stream, name, upload_id, replace)
@@ -163,7 +185,7 @@ class _Upload:
 
 
 def _send(
-    parties: Sequence[Peer], stream: ShareStream, name: str, upload_id: str, replace: bool
+    parties: Sequence[Peer], stream: Stream, name: str, upload_id: str, replace: bool
 ) -> None:
     timeout = _PATIENCE + stream.info.share_bytes / SLOWEST
     uploads = [_Upload(party, timeout) for party in parties]
@@ -190,7 +212,7 @@ def _send(
 
 
 def _header(
-    stream: ShareStream, index: int, name: str, upload_id: str, replace: bool
+    stream: Stream, index: int, name: str, upload_id: str, replace: bool
 ) -> messages.UploadMessage:
     words: list[int] = []
     if stream.identifiers is not None:

@@ -79,6 +79,11 @@ class Store:
             self._lock.close()
             raise
 
+    @property
+    def directory(self) -> Path:
+        """Where everything is kept."""
+        return self._root
+
     def __enter__(self) -> Store:
         return self
 

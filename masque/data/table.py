@@ -28,6 +28,10 @@ MAX_ROWS = 2**31
 MAX_FEATURES = 2**16 - 1
 MAX_CLASSES = 1024
 MAX_NAME = 256
+MAX_ARCHITECTURE = 2**16
+
+PARAMETER_BOUND = 1024.0
+"""No parameter of a model that is shared as a data set is larger, in either direction."""
 
 FeatureKind = Literal["number", "integer", "binary", "category"]
 LabelKind = Literal["binary", "classes", "number"]
@@ -64,6 +68,12 @@ class FeatureColumn(_Public):
     bound: Annotated[float, Field(gt=0, le=MAX_VALUE)] = 1.0
 
 
+PARAMETER = FeatureColumn(
+    name="parameter", source="parameter", kind="number", bound=PARAMETER_BOUND
+)
+"""The only column of a model that is shared as a data set."""
+
+
 class LabelInfo(_Public):
     """What is to be predicted, in the last column or columns of the table.
 
@@ -93,6 +103,19 @@ class LabelInfo(_Public):
         return self
 
 
+class ModelInfo(_Public):
+    """Whose parameters a table holds, one a row, if it is a network that training may start from.
+
+    `architecture`: canonical JSON of its input shape and layers. `columns` and `predicted`: SHA-256
+    (hex) of the columns that it reads, with their transforms, and of its label.
+    """
+
+    architecture: Annotated[str, Field(max_length=MAX_ARCHITECTURE)]
+    columns: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    predicted: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    standardized: bool
+
+
 class TableInfo(_Public):
     """Public metadata of one shared data set; see the module's own text.
 
@@ -107,6 +130,7 @@ class TableInfo(_Public):
     scale: Literal[24] = DATA_SCALE
     has_identifiers: bool = False
     schema_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    model: ModelInfo | None = None
 
     @property
     def columns(self) -> int:
@@ -132,6 +156,10 @@ class TableInfo(_Public):
             raise ValueError(f"column {repeated!r} appears twice")
         if self.label and self.label.name in {feature.source for feature in self.features}:
             raise ValueError(f"the label {self.label.name!r} is among the features too")
+        if self.model is not None and self.features != (PARAMETER,):
+            raise ValueError("a model has one column, of its parameters")
+        if self.model is not None and (self.label is not None or self.has_identifiers):
+            raise ValueError("a model has neither label nor identifiers")
         if self.schema_digest != schema_digest(self.features, self.label):
             raise ValueError("schema_digest does not belong to these columns")
         return self
@@ -152,6 +180,12 @@ def describe(
         has_identifiers=has_identifiers,
         schema_digest=schema_digest(features, label),
     )
+
+
+def describe_model(rows: int, model: ModelInfo) -> TableInfo:
+    """The `TableInfo` of a model with so many parameters."""
+    digest = schema_digest((PARAMETER,), None)
+    return TableInfo(rows=rows, features=(PARAMETER,), schema_digest=digest, model=model)
 
 
 def schema_digest(features: tuple[FeatureColumn, ...], label: LabelInfo | None) -> str:

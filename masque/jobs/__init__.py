@@ -4,7 +4,9 @@ Read in this order:
 
     document               YAML with line numbers
     fields, complaints     what is wrong with a file, in words
-    spec, rules            the job file, and what must fit together inside it
+    section, layers        what sections are made of; the layers of a network
+    models, spec           what is trained and how; the job file
+    rules, networks        what must fit together inside it
     fit                    do the data sets fit the job and each other
     bound, differences     a job tied to data sets, parties and keys; its digest; two compared
     held                   do the parties hold what a job names

@@ -18,8 +18,10 @@ from masque.errors import ProtocolError, SpecError
 from masque.jobs import document, fit
 from masque.jobs.complaints import KEY_PATTERN, Complaint, refusal, suggestion, validated
 from masque.jobs.fit import SharedTable, Split
+from masque.jobs.models import SequentialSpec
 from masque.jobs.rules import complaints_about
-from masque.jobs.spec import EVERYBODY, JobSpec, Name, Section
+from masque.jobs.section import Name, Section
+from masque.jobs.spec import EVERYBODY, JobSpec
 
 FEWEST_PARTIES = 2
 
@@ -47,10 +49,10 @@ class BoundJob(Section):
     """What dealer, parties and coordinator agree on; made by `bind`, read by `read_bound`.
 
     `parties` are in order: party i holds share i. `attempt` counts from 1; every attempt has
-    fresh masks. `client` is who submitted the job.
+    fresh masks. `client` is who submitted the job. `start` is the model that it starts from.
     """
 
-    format: Literal["masque job 1"] = "masque job 1"
+    format: Literal["masque job 2"] = "masque job 2"
     job_id: Name
     attempt: Annotated[int, Field(ge=1, le=2**31 - 1)]
     spec: JobSpec
@@ -60,6 +62,7 @@ class BoundJob(Section):
     coordinator: Name
     client: Name
     recipients: Annotated[tuple[Recipient, ...], BeforeValidator(_listed)] = ()
+    start: SharedTable | None = None
 
     def canonical(self) -> bytes:
         """The one JSON spelling: sorted keys, no spaces, ASCII, floats by `repr`."""
@@ -77,6 +80,11 @@ class BoundJob(Section):
     def next_attempt(self) -> BoundJob:
         """The same job, to be tried again with fresh masks."""
         return self.model_copy(update={"attempt": self.attempt + 1})
+
+    @property
+    def shared(self) -> tuple[SharedTable, ...]:
+        """Everything shared that the job reads."""
+        return self.tables + ((self.start,) if self.start is not None else ())
 
     @property
     def rows(self) -> int:
@@ -144,6 +152,7 @@ def bind(
         "coordinator": coordinator,
         "client": client,
         "recipients": tuple(people[name] for name in spec.recipients if name in people),
+        "start": known.get(_start_from(spec) or ""),
     }
     source = document.Document(f"job {spec.name!r}", values, {})
     job, complaints = validated(BoundJob, source)
@@ -185,8 +194,10 @@ def _complaints(job: BoundJob) -> Iterator[Complaint]:
     named = tuple(table.name for table in job.tables)
     if named != job.spec.data.datasets:
         yield Complaint(("tables",), "are not the data sets of the job, in their order")
+    elif (job.start.name if job.start else None) != _start_from(job.spec):
+        yield Complaint(("start",), "is not the model that the job starts from")
     elif not own and not services:
-        yield from fit.complaints_about_fit(job.spec, job.tables)
+        yield from fit.complaints_about_fit(job.spec, job.tables, job.start)
     promised = tuple(recipient.name for recipient in job.recipients)
     if promised != job.spec.recipients:
         yield Complaint(("recipients",), "are not those that the job promises something to")
@@ -212,6 +223,18 @@ def _unknown_tables(spec: JobSpec, known: Mapping[str, SharedTable]) -> Iterator
                 f"{name!r} is not a shared data set",
                 suggestion(name, sorted(known)) or "None is shared yet: see `masque share`.",
             )
+
+    start = _start_from(spec)
+    if start is not None and start not in known:
+        yield Complaint(
+            ("model", "start_from"),
+            f"{start!r} is not shared",
+            suggestion(start, sorted(known)) or "Share it: `masque share-model`.",
+        )
+
+
+def _start_from(spec: JobSpec) -> str | None:
+    return spec.model.start_from if isinstance(spec.model, SequentialSpec) else None
 
 
 def _unknown_recipients(spec: JobSpec, known: Mapping[str, Recipient]) -> Iterator[Complaint]:

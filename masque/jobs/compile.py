@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from masque.jobs.bound import BoundJob
 from masque.jobs.fit import SharedTable
+from masque.jobs.models import AdamSpec, LinearSpec, OptimizerSpec, SequentialSpec
+from masque.jobs.networks import network_of
 from masque.jobs.spec import EVERYBODY
+from masque.ml.network import Adam, Optimizer, Sgd
 from masque.ml.task import ALL, EarlyStop, Kind, Table, Task
 from masque.ml.training import build
 from masque.mpc.program import Program
@@ -14,6 +17,9 @@ KINDS: dict[str, Kind] = {
     "logistic_regression": "logistic",
     "softmax_regression": "softmax",
 }
+HEADS: dict[str, Kind] = {"number": "linear", "binary": "logistic", "classes": "softmax"}
+"""What a network's scores are to a label of each kind."""
+
 LEAST_MOMENTUM = 1e-9
 """Less moves no weight by a unit in its last place: it is none."""
 
@@ -24,19 +30,23 @@ def compile_job(job: BoundJob) -> Program:
     Errors: RangeError where a value could leave the ring, SpecError for classes or held-out rows
     that are too many; both name the field of the job to change.
     """
-    return build(task_of(job))
+    program = build(task_of(job))
+    start = job.start
+    assert start is None or start.name in program.inputs, "a model to start from is read"
+    return program
 
 
 def task_of(job: BoundJob) -> Task:
     """The job in the terms of masque.ml."""
     spec, split = job.spec, job.split
-    training = spec.training
+    training, model = spec.training, spec.model
     label = job.label
-    stop, momentum = training.early_stop, training.optimizer.momentum
+    network = model if isinstance(model, SequentialSpec) else None
+    stop = training.early_stop
     return Task(
         name=job.job_id,
         parties=len(job.parties),
-        kind=KINDS[spec.model.kind],
+        kind=HEADS[label.kind] if network else KINDS[model.kind],
         tables=tuple(_table(table, label.name) for table in job.tables),
         stacked=spec.data.partition == "rows",
         feature_bounds=tuple(feature.bound for feature in job.features),
@@ -46,11 +56,11 @@ def task_of(job: BoundJob) -> Task:
         learning_rates=tuple(training.learning_rate(epoch) for epoch in range(training.epochs)),
         batch_size=training.batch_size,
         seed=training.seed,
-        momentum=momentum if momentum >= LEAST_MOMENTUM else 0.0,
-        l2=spec.model.l2,
-        weight_bound=spec.model.weight_bound,
+        momentum=0.0 if network else _momentum(training.optimizer),
+        l2=model.l2,
+        weight_bound=model.weight_bound,
         standardize=spec.data.standardize,
-        intercept=spec.model.fit_intercept,
+        intercept=isinstance(model, LinearSpec) and model.fit_intercept,
         batches_per_round=training.batches_per_round,
         early_stop=EarlyStop(stop.metric, stop.patience, stop.min_delta) if stop else None,
         metrics=spec.reveal.metrics,
@@ -58,7 +68,24 @@ def task_of(job: BoundJob) -> Task:
         model_to=_model_recipients(job),
         identifiers=spec.data.partition == "columns"
         and all(table.info.has_identifiers for table in job.tables),
+        network=network_of(network, len(job.features)) if network else None,
+        optimizer=_optimizer(training.optimizer) if network else None,
+        gradient_clip=training.gradient_clip,
+        start=_table(job.start, label.name) if job.start else None,
     )
+
+
+def _momentum(optimizer: OptimizerSpec) -> float:
+    """Of steps that have one."""
+    found = 0.0 if isinstance(optimizer, AdamSpec) else optimizer.momentum
+    return found if found >= LEAST_MOMENTUM else 0.0
+
+
+def _optimizer(optimizer: OptimizerSpec) -> Optimizer:
+    """How a network is stepped."""
+    if isinstance(optimizer, AdamSpec):
+        return Adam(optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+    return Sgd(_momentum(optimizer))
 
 
 def _table(table: SharedTable, label: str) -> Table:

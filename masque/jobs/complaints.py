@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from masque.errors import SpecError
 from masque.jobs.document import Document, Where
-from masque.jobs.fields import declared, homes, options, siblings
+from masque.jobs.fields import declared, homes, kinds_with, options, siblings
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -134,10 +134,12 @@ def _without_echoes(
     seen: set[Where] = set()
     for detail in details:
         where = _where(value, detail["loc"])
-        if (detail["type"] == "missing" and where in meant) or where in seen:
+        if detail["type"] == "missing" and where in meant:
             continue
-        seen.add(where)
-        yield _complaint(model, value, where, detail)
+        complaint = _complaint(model, value, where, detail)
+        if complaint.where not in seen:
+            seen.add(complaint.where)
+            yield complaint
 
 
 def _complaint(model: type[BaseModel], value: Any, where: Where, detail: ErrorDetails) -> Complaint:
@@ -153,10 +155,13 @@ def _complaint(model: type[BaseModel], value: Any, where: Where, detail: ErrorDe
         return Complaint(where, f"cannot be {shown(given)}", suggestion(str(given), known))
     if kind == "union_tag_invalid":
         known, tag = options(declared(model, value, where)), given["kind"]
-        where = (*where, "kind")
+        where = where if isinstance(_at(value, where), str) else (*where, "kind")
         return Complaint(where, f"cannot be {shown(tag)}", suggestion(str(tag), known))
     if kind == "union_tag_not_found":
         known = options(declared(model, value, where))
+        for key in given if isinstance(given, Mapping) else ():
+            if nearest(str(key), ["kind"]):
+                return Complaint((*where, key), "is not a known key", "Did you mean 'kind'?")
         return Complaint(where, "has no kind", f"Known kinds: {', '.join(known)}.")
     if kind == "string_pattern_mismatch" and context.get("pattern") == KEY_PATTERN:
         return Complaint(where, f"must be 64 digits 0-9, a-f, not {shown(given)}")
@@ -168,6 +173,7 @@ def _complaint(model: type[BaseModel], value: Any, where: Where, detail: ErrorDe
     return Complaint(where, problem.format(given=shown(given), **context), cure)
 
 
+_NETWORK_SHAPE = "Write [features] or [channels, height, width]."
 _LIST = ("must be a list, not {given}", "Write a list, as [first, second].")
 _WORDS: dict[str, tuple[str, str]] = {
     "greater_than": ("must be more than {gt}, not {given}", ""),
@@ -188,6 +194,11 @@ _WORDS: dict[str, tuple[str, str]] = {
     "string_too_long": ("is longer than {max_length} characters", ""),
     "too_long": ("has more than {max_length} entries", ""),
     "too_short": ("has fewer than {min_length} entries", ""),
+    "pair": (
+        "must be one or two whole numbers of {least} to {most}, not {given}",
+        "Write 5, or [5, 3] for 5 down and 3 across.",
+    ),
+    "shape": ("must be one or three whole numbers, not {given}", _NETWORK_SHAPE),
     "tuple_type": _LIST,
     "list_type": _LIST,
     "model_type": ("must be a group of `key: value` lines, not {given}", ""),
@@ -199,6 +210,10 @@ _WORDS: dict[str, tuple[str, str]] = {
 def _unknown_key(model: type[BaseModel], value: Any, where: Where) -> Complaint:
     name = str(where[-1])
     known = siblings(model, value, where)
+    others = kinds_with(declared(model, value, where[:-1]), name)
+    if others:
+        kind = shown(_at(value, where[:-1])["kind"])
+        return Complaint(where, f"is no key of {kind}", f"It is one of {' and '.join(others)}.")
     if nearest(name, known) is None:
         home = next((home for home in homes(model, ()) if home[-1] == name), None)
         if home is not None:
@@ -211,9 +226,19 @@ def _missing(model: type[BaseModel], value: Any, where: Where) -> Complaint:
     field = siblings(model, value, where).get(str(where[-1]))
     examples = (field.examples if field is not None else None) or []
     known = options(field.annotation) if field is not None else []
+    if isinstance(_at(value, where[:-1]), str):
+        return _bare(model, value, where)
     if examples:
         return Complaint(where, "is missing", f"Add it, for example {where[-1]}: {examples[0]}")
     return Complaint(where, "is missing", f"Known: {', '.join(known)}." if known else "")
+
+
+def _bare(model: type[BaseModel], value: Any, where: Where) -> Complaint:
+    """A word where a group is due: what stands for it needs fields."""
+    word, known = _at(value, where[:-1]), siblings(model, value, where)
+    due = [f"{n}: {(f.examples or ['...'])[0]}" for n, f in known.items() if f.is_required()]
+    fields = ", ".join([f"kind: {word}", *(text for text in due if not text.startswith("kind:"))])
+    return Complaint(where[:-1], f"has no {where[-1]}", f"Write {{{fields}}}.")
 
 
 def _meaning(model: type[BaseModel], value: Any, where: Where) -> Where | None:
@@ -226,7 +251,8 @@ def _where(value: Any, location: tuple[int | str, ...]) -> Where:
     """pydantic's location without the tags of discriminated unions, which no file contains."""
     where: list[int | str] = []
     for part in location:
-        if isinstance(value, Mapping) and part not in value and value.get("kind") == part:
+        chosen = value.get("kind") if isinstance(value, Mapping) and part not in value else value
+        if isinstance(part, str) and isinstance(chosen, str) and chosen == part:
             continue
         where.append(part)
         try:
@@ -234,6 +260,13 @@ def _where(value: Any, location: tuple[int | str, ...]) -> Where:
         except (KeyError, IndexError, TypeError):
             value = None
     return tuple(where)
+
+
+def _at(value: Any, where: Where) -> Any:
+    """What a file has at a place."""
+    for part in where:
+        value = value[part]
+    return value
 
 
 def _plain(name: str) -> str:

@@ -43,7 +43,7 @@ def fields(annotation: Any, value: Any = None) -> dict[str, Any]:
 
 
 def _chosen(models: Sequence[Any], value: Any) -> Any:
-    kind = value.get("kind") if isinstance(value, Mapping) else None
+    kind = value.get("kind") if isinstance(value, Mapping) else value
     for model in models:
         if "kind" in model.model_fields and kind in options(model.model_fields["kind"].annotation):
             return model
@@ -60,6 +60,16 @@ def _flat(annotation: Any) -> Iterator[Any]:
             yield from _flat(option)
     elif annotation is not type(None):
         yield annotation
+
+
+def kinds_with(annotation: Any, name: str) -> list[str]:
+    """The kinds of a union of sections whose sections have a field `name`."""
+    return [
+        kind
+        for model in _flat(annotation)
+        if _is_model(model) and name in model.model_fields
+        for kind in options(model)
+    ]
 
 
 def options(annotation: Any) -> list[str]:

@@ -11,14 +11,17 @@ from pydantic import Field
 
 from masque.data.table import FeatureColumn, LabelInfo, TableInfo
 from masque.jobs.complaints import Complaint
-from masque.jobs.spec import JobSpec, Name, Section
+from masque.jobs.models import LinearSpec, SequentialSpec
+from masque.jobs.rules import complaints_about_metrics, complaints_about_stop
+from masque.jobs.section import Name, Section
+from masque.jobs.spec import JobSpec
 
 LABEL_KINDS = {
     "linear_regression": "number",
     "logistic_regression": "binary",
     "softmax_regression": "classes",
 }
-"""The kind of label that each kind of model predicts."""
+"""The kind of label that each kind of linear model predicts."""
 
 LEAST_ROWS = 2
 """Fewest rows of a held-out or validation part."""
@@ -84,8 +87,43 @@ def joined_features(spec: JobSpec, infos: Sequence[TableInfo]) -> tuple[FeatureC
     return tuple(feature for info in infos for feature in info.features)
 
 
-def complaints_about_fit(spec: JobSpec, tables: Sequence[SharedTable]) -> Iterator[Complaint]:
-    """What does not fit between the job and its data sets, which are in the job's order."""
+def complaints_about_fit(
+    spec: JobSpec, tables: Sequence[SharedTable], start: SharedTable | None = None
+) -> Iterator[Complaint]:
+    """What does not fit between the job, its data sets in the job's order, and its first model."""
+    found = [*_models(spec, tables)] or [*_data(spec, tables)]
+    yield from found
+    if start is not None and not found:
+        yield from _start(spec, tables, start)
+
+
+def _models(spec: JobSpec, tables: Sequence[SharedTable]) -> Iterator[Complaint]:
+    """Models where data sets are due."""
+    for index, table in enumerate(tables):
+        if table.info.model is not None:
+            yield Complaint(
+                ("data", spec.data.partition, index),
+                f"{table.name!r} is a model, not a data set",
+                "Name it in model.start_from to start from it.",
+            )
+
+
+def _start(spec: JobSpec, tables: Sequence[SharedTable], start: SharedTable) -> Iterator[Complaint]:
+    """Does the model that the job starts from fit it?"""
+    from masque.jobs.networks import network_of  # kernels, which linear models do without here
+    from masque.jobs.starting import columns_of, complaints_about_start, model_info
+
+    infos = [table.info for table in tables]
+    features, label = joined_features(spec, infos), joined_label(spec, infos)
+    assert isinstance(spec.model, SequentialSpec) and label is not None, "judged before"
+    network = network_of(spec.model, len(features))
+    standardized = spec.data.standardize
+    due = model_info(network, columns_of(features), label, standardized=standardized)
+    yield from complaints_about_start(start.name, start.info, network, due)
+
+
+def _data(spec: JobSpec, tables: Sequence[SharedTable]) -> Iterator[Complaint]:
+    """What does not fit between the job and its data sets."""
     infos = [table.info for table in tables]
     if spec.data.partition == "rows":
         together = list(_stacked(spec, tables))
@@ -93,10 +131,13 @@ def complaints_about_fit(spec: JobSpec, tables: Sequence[SharedTable]) -> Iterat
         together = list(_joined(spec, tables))
     yield from together
     label = joined_label(spec, infos)
-    if label is not None:
-        yield from _label_kind(spec, label)
-    if not joined_features(spec, infos):
+    features = joined_features(spec, infos)
+    if not features:
         yield Complaint(("data",), "has no feature column", "Share data sets with features.")
+    if isinstance(spec.model, SequentialSpec):
+        yield from _network(spec, spec.model, len(features), label)
+    elif label is not None:
+        yield from _label_kind(spec.model, label)
     if not together:
         yield from _rows(spec, split(spec, joined_rows(spec, infos)))
 
@@ -171,23 +212,36 @@ def _no_label(spec: JobSpec, *tables: SharedTable) -> Complaint:
     return Complaint(("data", "label"), f"{spec.data.label!r} is not the label of {names}", cure)
 
 
-def _label_kind(spec: JobSpec, label: LabelInfo) -> Iterator[Complaint]:
-    if LABEL_KINDS[spec.model.kind] == label.kind:
-        return
-    fitting = [model for model, kind in LABEL_KINDS.items() if kind == label.kind]
-    yield Complaint(
-        ("model", "kind"),
-        f"cannot be {spec.model.kind}: the label {label.name!r} is {_described(label)}",
-        f"It can be {' or '.join(fitting)}." if fitting else "",
-    )
+def _network(
+    spec: JobSpec, model: SequentialSpec, features: int, label: LabelInfo | None
+) -> Iterator[Complaint]:
+    from masque.jobs.networks import LOSSES, complaints_about_data
+
+    if features:
+        yield from complaints_about_data(model, features, label)
+    if label is not None and model.loss is None:  # otherwise judged without the label
+        yield from complaints_about_metrics(LOSSES[label.kind], spec.reveal)
+        yield from complaints_about_stop(LOSSES[label.kind], spec.training)
 
 
-def _described(label: LabelInfo) -> str:
+def label_in_words(label: LabelInfo) -> str:
+    """What a label is, for an error text."""
     if label.kind == "number":
         return "a number"
     if label.kind == "binary":
         return "binary"
     return f"one of {len(label.classes)} classes"
+
+
+def _label_kind(model: LinearSpec, label: LabelInfo) -> Iterator[Complaint]:
+    if LABEL_KINDS[model.kind] == label.kind:
+        return
+    fitting = [kind for kind, predicted in LABEL_KINDS.items() if predicted == label.kind]
+    yield Complaint(
+        ("model", "kind"),
+        f"cannot be {model.kind}: the label {label.name!r} is {label_in_words(label)}",
+        f"It can be {' or '.join(fitting)}." if fitting else "",
+    )
 
 
 def _rows(spec: JobSpec, parts: Split) -> Iterator[Complaint]:

@@ -14,7 +14,7 @@ def check_held(job: BoundJob, held: Iterable[SharedTable], party: str) -> None:
     data set that it lacks, holds another upload of, or knows with other columns.
     """
     own = {table.name: table for table in held}
-    for table in job.tables:
+    for table in job.shared:
         mine = own.get(table.name)
         if mine is None:
             problem = f"{party} does not hold the data set {table.name!r}"

@@ -17,7 +17,9 @@ from masque.errors import Refused
 from masque.jobs import document
 from masque.jobs.bound import BoundJob, Key
 from masque.jobs.complaints import refusal, validated
-from masque.jobs.spec import Metric, ModelKind, Name, Outcome, Section
+from masque.jobs.models import ModelKind
+from masque.jobs.section import Name, Section
+from masque.jobs.spec import Metric, Outcome
 
 PARTIES = "parties"
 """Whom an opening names that all parties see, as they may see each of a job they take part in."""

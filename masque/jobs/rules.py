@@ -11,34 +11,36 @@ from typing import Any
 from masque.data.table import first_repeated
 from masque.jobs.complaints import Complaint
 from masque.jobs.document import Where
-from masque.jobs.spec import (
-    EVERYBODY,
-    DataSpec,
-    ModelSpec,
-    OutputSpec,
-    RevealSpec,
-    TrainingSpec,
-)
+from masque.jobs.models import AdamSpec, LinearSpec, SequentialSpec
+from masque.jobs.spec import EVERYBODY, DataSpec, OutputSpec, RevealSpec, TrainingSpec
+
+AnyModel = LinearSpec | SequentialSpec
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "linear_regression": ("r2",),
     "logistic_regression": ("accuracy", "auc", "log_loss", "confusion"),
     "softmax_regression": ("accuracy", "log_loss", "confusion"),
+    "squared_error": ("r2",),
+    "binary_cross_entropy": ("accuracy", "auc", "log_loss", "confusion"),
+    "softmax_cross_entropy": ("accuracy", "log_loss", "confusion"),
 }
-"""Metrics that each kind of model can be evaluated by."""
+"""Metrics that each kind of linear model, or network with each loss, can be evaluated by."""
 
 STOP_METRICS: Mapping[str, tuple[str, ...]] = {
     "linear_regression": ("squared_error",),
     "logistic_regression": ("log_loss",),
     "softmax_regression": ("log_loss",),
+    "squared_error": ("squared_error",),
+    "binary_cross_entropy": ("log_loss",),
+    "softmax_cross_entropy": ("log_loss",),
 }
-"""Metrics that each kind of model can be stopped early by."""
+"""Metrics that each of them can be stopped early by."""
 
 
 def complaints_about(sections: Mapping[str, Any]) -> list[Complaint]:
     """What is wrong between the sections given; a section that is not there is not judged."""
     data: DataSpec | None = sections.get("data")
-    model: ModelSpec | None = sections.get("model")
+    model: AnyModel | None = sections.get("model")
     training: TrainingSpec | None = sections.get("training")
     reveal: RevealSpec | None = sections.get("reveal")
     output: OutputSpec | None = sections.get("model_output")
@@ -49,10 +51,17 @@ def complaints_about(sections: Mapping[str, Any]) -> list[Complaint]:
         found += _reveal(reveal)
     if output is not None:
         found += _output(output)
-    if model is not None and reveal is not None:
-        found += _metrics(model, reveal)
+    head = head_of(model) if model is not None else None
+    if head is not None and reveal is not None:
+        found += complaints_about_metrics(head, reveal)
+    if head is not None and training is not None:
+        found += complaints_about_stop(head, training)
     if model is not None and training is not None:
-        found += _stop(model, training)
+        found += _steps(model, training)
+    if isinstance(model, SequentialSpec):
+        from masque.jobs.networks import complaints_about_network
+
+        found += complaints_about_network(model)
     if data is not None and reveal is not None:
         found += _evaluated(data, reveal)
     return found
@@ -116,24 +125,53 @@ def _output(output: OutputSpec) -> Iterator[Complaint]:
             )
 
 
-def _metrics(model: ModelSpec, reveal: RevealSpec) -> Iterator[Complaint]:
-    allowed = METRICS[model.kind]
+def head_of(model: AnyModel) -> str | None:
+    """What decides how a model is judged: its kind, or a network's loss; None if not said."""
+    return model.loss if isinstance(model, SequentialSpec) else model.kind
+
+
+def complaints_about_metrics(head: str, reveal: RevealSpec) -> Iterator[Complaint]:
+    """Metrics that a kind of linear model, or a network with a loss, does not have."""
+    allowed = METRICS[head]
     for index, metric in enumerate(reveal.metrics):
         if metric not in allowed:
             yield Complaint(
                 ("reveal", "metrics", index),
-                f"cannot be {metric!r} for a {model.kind}",
+                f"cannot be {metric!r} for a {_named(head)}",
                 f"It can be {' or '.join(allowed)}.",
             )
 
 
-def _stop(model: ModelSpec, training: TrainingSpec) -> Iterator[Complaint]:
-    allowed = STOP_METRICS[model.kind]
+def complaints_about_stop(head: str, training: TrainingSpec) -> Iterator[Complaint]:
+    """A metric of early stopping that it does not have."""
+    allowed = STOP_METRICS[head]
     if training.early_stop is not None and training.early_stop.metric not in allowed:
         yield Complaint(
             ("training", "early_stop", "metric"),
-            f"cannot be {training.early_stop.metric!r} for a {model.kind}",
+            f"cannot be {training.early_stop.metric!r} for a {_named(head)}",
             f"It can be {' or '.join(allowed)}.",
+        )
+
+
+def _named(head: str) -> str:
+    return head if head.endswith("_regression") else f"network with {head}"
+
+
+def _steps(model: AnyModel, training: TrainingSpec) -> Iterator[Complaint]:
+    """What only networks can be trained with."""
+    if isinstance(model, SequentialSpec):
+        return
+    if isinstance(training.optimizer, AdamSpec):
+        yield Complaint(
+            ("training", "optimizer", "kind"),
+            f"cannot be 'adam' for a {model.kind}",
+            "Use kind: sgd; a sequential model can be trained with adam.",
+        )
+    if training.gradient_clip is not None:
+        yield Complaint(
+            ("training", "gradient_clip"),
+            f"is not for a {model.kind}",
+            "Remove it; its weights are limited by model.weight_bound.",
         )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from os import PathLike
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from masque.jobs import document
 from masque.jobs.complaints import Complaint, refusal, validated
+from masque.jobs.models import LinearSpec, ModelSpec, OptimizerSpec, SequentialSpec
+from masque.jobs.section import Name, Names, Real, Section, listed
 
-ModelKind = Literal["linear_regression", "logistic_regression", "softmax_regression"]
 Metric = Literal["accuracy", "auc", "log_loss", "r2", "confusion"]
 StopMetric = Literal["log_loss", "squared_error"]
 Partition = Literal["rows", "columns"]
@@ -23,34 +24,14 @@ Outcome = Literal["sealed", "kept", "open"]
 EVERYBODY = "all"
 """In place of recipients: parties, coordinator and every client may see it."""
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""Names of jobs, data sets, recipients and kept models."""
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
 
 def _everybody(value: Any) -> Any:
-    return (EVERYBODY,) if value == EVERYBODY else _listed(value)
+    return (EVERYBODY,) if value == EVERYBODY else listed(value)
 
 
-def _positive_zero(value: float) -> float:
-    return value + 0.0  # -0.0 + 0.0 is 0.0: one spelling for one number
-
-
-Name = Annotated[str, Field(pattern=NAME)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(max_length=64)]
 Recipients = Annotated[tuple[Name, ...], BeforeValidator(_everybody), Field(max_length=64)]
-Metrics = Annotated[tuple[Metric, ...], BeforeValidator(_listed), Field(max_length=5)]
-Real = Annotated[float, AfterValidator(_positive_zero)]
+Metrics = Annotated[tuple[Metric, ...], BeforeValidator(listed), Field(max_length=5)]
 Column = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class Section(BaseModel):
-    """Base of every part of a job file: unknown keys refused, values never coerced, frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataSpec(Section):
@@ -71,23 +52,6 @@ class DataSpec(Section):
     def datasets(self) -> tuple[str, ...]:
         """Names of the data sets, in the order of the file."""
         return self.rows or self.columns or ()
-
-
-class ModelSpec(Section):
-    """What is trained. Every weight and the intercept stay within +-`weight_bound`."""
-
-    kind: ModelKind = Field(examples=["logistic_regression"])
-    l2: Annotated[Real, Field(ge=0, le=100)] = 0.0
-    fit_intercept: bool = True
-    weight_bound: Annotated[Real, Field(ge=0.125, le=65536)] = 64.0
-
-
-class SgdSpec(Section):
-    """Stochastic gradient descent: v <- momentum v - rate gradient; w <- w + v."""
-
-    kind: Literal["sgd"]
-    learning_rate: Annotated[Real, Field(gt=0, le=100)] = Field(examples=["0.1"])
-    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.0
 
 
 class ConstantSchedule(Section):
@@ -159,8 +123,9 @@ class TrainingSpec(Section):
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(examples=["30"])
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(examples=["32"])
-    optimizer: SgdSpec = Field(examples=["{kind: sgd, learning_rate: 0.1, momentum: 0.9}"])
+    optimizer: OptimizerSpec = Field(examples=["{kind: sgd, learning_rate: 0.1, momentum: 0.9}"])
     schedule: ScheduleSpec = ConstantSchedule(kind="constant")
+    gradient_clip: Annotated[Real, Field(gt=0, le=65536)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     early_stop: EarlyStopSpec | None = None
     batches_per_round: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -205,6 +170,12 @@ class JobSpec(Section):
     model_output: OutputSpec = Field(examples=["{sealed_to: [analyst]}"])
 
     @property
+    def shared(self) -> tuple[str, ...]:
+        """Everything shared that the job reads: its data sets, then the model it starts from."""
+        start = self.model.start_from if isinstance(self.model, SequentialSpec) else None
+        return self.data.datasets + ((start,) if start is not None else ())
+
+    @property
     def recipients(self) -> tuple[str, ...]:
         """Everybody the job promises something to by name, sorted, without repeats."""
         named = {*self.reveal.to, *(self.model_output.sealed_to or ())} - {EVERYBODY}
@@ -244,7 +215,7 @@ def _sections_that_hold(value: Any) -> dict[str, Section]:
     """The sections that are valid on their own, so that their rules can be checked as well."""
     kinds: dict[str, type[Section]] = {
         "data": DataSpec,
-        "model": ModelSpec,
+        "model": _model_class(value),
         "training": TrainingSpec,
         "reveal": RevealSpec,
         "model_output": OutputSpec,
@@ -257,6 +228,13 @@ def _sections_that_hold(value: Any) -> dict[str, Section]:
         if section is not None:
             found[key] = section
     return found
+
+
+def _model_class(value: Any) -> type[Section]:
+    """The alternative of `model` that a file has chosen."""
+    model = value.get("model") if isinstance(value, dict) else None
+    sequential = isinstance(model, dict) and model.get("kind") == "sequential"
+    return SequentialSpec if sequential else LinearSpec
 
 
 def _power(base: float, exponent: int) -> float:

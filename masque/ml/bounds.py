@@ -57,17 +57,25 @@ def room(magnitude: float, scale: int, most: int, what: str, *, cure: str = "") 
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """Magnitudes: nothing is ever larger. Scales: fraction bits.
+class RowBounds:
+    """Magnitudes of rows: `feature` of one that is not held out, `held_out` of one that is.
 
-    `feature`: of a row that is not held out, `held_out`: of one that is; `batch_root`: the root of
-    N, see `row_sum`. `error`: of a residual. `change`: that a step may make without being limited.
-    `step`: of a velocity. `weight`: of a weight at any time, being limited every `period` steps.
+    `batch_root`: the root of N, see `row_sum`.
     """
 
     feature: float
     held_out: float
     batch_root: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds(RowBounds):
+    """Magnitudes: nothing is ever larger. Scales: fraction bits.
+
+    `error`: of a residual. `change`: that a step may make without being limited. `step`: of a
+    velocity. `weight`: of a weight at any time, being limited every `period` steps.
+    """
+
     error: float
     change: float
     step: float
@@ -88,7 +96,8 @@ def row_sum(batch: int, feature: float, batch_root: float) -> float:
 
 def bounds(task: Task) -> Bounds:
     """The bounds of a task. Errors: RangeError if no scale fits, naming the field to change."""
-    feature, held_out, root = _features(task)
+    rows_ = row_bounds(task)
+    feature, held_out, root = rows_.feature, rows_.held_out, rows_.batch_root
     change, step, period = _steps(task, feature, root)
     weight = task.weight_bound + period * step
     score = task.columns * feature * weight
@@ -105,14 +114,14 @@ def bounds(task: Task) -> Bounds:
     )
 
 
-def _features(task: Task) -> tuple[float, float, float]:
-    """(of a row that is not held out, of one that is, root of N); the intercept's column is 1."""
+def row_bounds(task: Task) -> RowBounds:
+    """Of the rows of the design matrix; the intercept's column is 1."""
     if task.standardize:
         root = sqrt(task.measured_rows) * MARGIN
         furthest = 2 / sqrt(LEAST_VARIANCE) * MARGIN
-        return min(root, furthest), furthest, root
+        return RowBounds(min(root, furthest), furthest, root)
     feature = max(1.0, *task.feature_bounds) * ENCODED + 2.0 ** (1 - FEATURE_SCALE)
-    return feature, feature, inf
+    return RowBounds(feature, feature, inf)
 
 
 def _steps(task: Task, feature: float, root: float) -> tuple[float, float, int]:

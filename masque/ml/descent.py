@@ -17,50 +17,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from math import ceil, log2
 
 import numpy as np
 
 from masque.ml import models, rows
 from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, Bounds
+from masque.ml.factors import Factor
 from masque.ml.preparation import DESIGN, LABELS
+from masque.ml.record import Found, Record
 from masque.ml.task import Task
 from masque.mpc.functions import clip
 from masque.mpc.graph import Block, Kind
 from masque.mpc.program import Call, Ref, Register
-from masque.mpc.public import Public, public_array
-from masque.mpc.secret import Secret, product
+from masque.mpc.secret import product
 from masque.mpc.trace import Trace
-from masque.mpc.types import Array, Shape
+from masque.mpc.types import Array
 
 WEIGHTS, VELOCITY = "current weights", "current velocity"  # registers
-FACTOR_BITS = 23
-LONGEST_SHIFT = 61
-
-
-@dataclass(frozen=True, slots=True)
-class Factor:
-    """A public factor that changes between calls, with a scale that holds its largest value.
-
-    23 significant bits, or fewer where the truncation has no room: then the factor's rounding moves
-    the product by one more ulp at most.
-    """
-
-    name: str
-    largest: float
-    scale: int
-    shape: Shape
-
-    @classmethod
-    def of(cls, name: str, largest: float, x: Secret, scale: int, shape: Shape = ()) -> Factor:
-        """A factor for x.scaled(factor, scale)."""
-        bits = FACTOR_BITS - ceil(log2(max(largest, 2.0**-LONGEST_SHIFT)))
-        return cls(name, largest, min(bits, LONGEST_SHIFT - (x.scale - scale)), shape)
-
-    def argument(self, trace: Trace) -> Public:
-        """The factor inside a block."""
-        bound = self.largest + 2.0**-self.scale
-        return trace.argument(self.name, self.shape, self.scale, bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +43,13 @@ class Step:
     block: Block
     rate: Factor
     shrink: Factor | None
+    found: tuple[Found, ...]
 
 
 def trace_step(task: Task, limits: Bounds, batch: int, *, limited: bool) -> Step:
     """A step on `batch` rows; `limited`: bring the weights back within the weight bound first.
 
-    Rounds: 7 for logistic regression, 6 where the bound on scores is below about 2^14.
+    Rounds: 7 for logistic regression, 6 where the bound on scores is below about 2^18.
     """
     trace = Trace(f"step of {batch}" + (", limited" if limited else ""), task.parties)
     scale, bound = limits.weight_scale, task.weight_bound
@@ -83,8 +57,15 @@ def trace_step(task: Task, limits: Bounds, batch: int, *, limited: bool) -> Step
     y = trace.input("y", (batch, task.classes), DATA_SCALE, 1.0)
     w = trace.input("w", task.shape, scale, limits.weight)
 
-    error = models.residual(task.kind, X @ w, y, limits.error_scale)
+    record = Record(trace.graph)
+    record.add(None, "design matrix", X)
+    record.add(None, "weights", w)
+    z = X @ w
+    record.add(None, "scores", z)
+    error = models.residual(task.kind, z, y, limits.error_scale)
+    record.add(None, "residuals", error)
     gradient = product("matmul", X.T, error, limits.gradient(batch))
+    record.add(None, "gradient", gradient)
     rate = Factor.of("rate", max(task.learning_rates) / batch, gradient, scale)
     change = gradient.scaled(rate.argument(trace), scale)
     shrink = None
@@ -101,10 +82,11 @@ def trace_step(task: Task, limits: Bounds, batch: int, *, limited: bool) -> Step
         trace.output("velocity", velocity, scale)
     w = (clip(w, -bound, bound) if limited else w) + velocity
     trace.output("w", w, scale)
+    record.add(None, "weights after a step", w)
 
     assert velocity.bound <= limits.step
     assert w.bound <= (limits.weight if limited else limits.weight + limits.step)
-    return Step(trace.freeze(), rate, shrink)
+    return Step(trace.freeze(), rate, shrink, tuple(record.found))
 
 
 class Descent:
@@ -118,6 +100,11 @@ class Descent:
             for limited in {True, limits.period == 1}
         }
         self._arguments = cache(self._encode)
+
+    @property
+    def found(self) -> tuple[Found, ...]:
+        """What bounds the values of a step on the largest batch."""
+        return self._steps[max(size for size, _ in self._steps), True].found
 
     def registers(self) -> dict[str, Register]:
         """Weights, and velocity if there is momentum; all start at zero."""
@@ -140,10 +127,10 @@ class Descent:
     def _encode(self, epoch: int, batch: int) -> dict[str, Array]:
         """The factors of a step, encoded."""
         rate, step = self.task.learning_rates[epoch], self._steps[batch, True]
-        found = {"rate": public_array(rate / batch, step.rate.scale)}
+        found = {"rate": step.rate.encoded(rate / batch)}
         if step.shrink is not None:
             factor = np.full(step.shrink.shape, rate * self.task.l2)
             if self.task.intercept:
                 factor[-1] = 0.0
-            found["shrink"] = public_array(factor, step.shrink.scale)
+            found["shrink"] = step.shrink.encoded(factor)
         return found

@@ -8,31 +8,27 @@ from functools import cache, partial
 import numpy as np
 
 from masque.ml import metrics, rows
-from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, Bounds, room
-from masque.ml.descent import WEIGHTS
+from masque.ml.bounds import DATA_SCALE
+from masque.ml.outcome import Outcome
 from masque.ml.preparation import DESIGN, LABELS, MOMENTS, column_register
 from masque.ml.preprocess import DEVIATION_SCALE, in_raw_units
 from masque.ml.task import ALL, Task
-from masque.mpc.functions import clip
 from masque.mpc.graph import Block, Kind
 from masque.mpc.program import Call, Opening, Output, Ref, Register
 from masque.mpc.secret import Secret
 from masque.mpc.trace import Trace
-from masque.mpc.types import Shape
 
 
 class Evaluation:
     """Registers, outputs, openings and calls of the last round of a task."""
 
-    def __init__(self, task: Task, limits: Bounds) -> None:
-        self.task, self.limits = task, limits
-        self.score_bound = task.columns * limits.held_out * task.weight_bound
-        self.weight_scale = room(self.score_bound, FEATURE_SCALE, limits.weight_scale, "a score")
-        self._totals = metrics.totals(task, self.score_bound)
-        weights = (self.weight_scale, task.weight_bound)
-        self._score = cache(lambda n: metrics.score_block(task, n, limits.held_out, weights))
-        self._add = cache(partial(metrics.totals_block, task, score_bound=self.score_bound))
-        self._pairs = cache(partial(metrics.pairs_block, task, score_bound=self.score_bound))
+    def __init__(self, task: Task, outcome: Outcome, held_out: float) -> None:
+        self.task, self.outcome, self.scores = task, outcome, outcome.scores
+        bound = outcome.scores.bound if task.metrics else 0.0
+        self._totals = metrics.totals(task, bound)
+        self._score = cache(lambda n: metrics.score_block(task, n, held_out, outcome.scores))
+        self._add = cache(partial(metrics.totals_block, task, score_bound=bound))
+        self._pairs = cache(partial(metrics.pairs_block, task, score_bound=bound))
 
     def registers(self) -> dict[str, Register]:
         """The outputs; where there are metrics, held-out scores and labels, and totals."""
@@ -43,7 +39,7 @@ class Evaluation:
         }
         if task.metrics:
             held = (task.holdout_rows, task.classes)
-            found["held-out weights"] = Register(task.shape, Kind.MASKED)
+            found |= self.outcome.registers()
             found["held-out scores"] = Register(held, Kind.MASKED)
             found["held-out labels"] = Register(held, Kind.MASKED)
             for total in self._totals.values():
@@ -53,11 +49,7 @@ class Evaluation:
     def outputs(self) -> dict[str, Output]:
         """The model's parts to its recipients, the metrics to theirs."""
         task, columns = self.task, (self.task.features,)
-        parts: dict[str, tuple[Shape, int]] = {
-            "weights": ((task.features, task.classes), self.limits.weight_scale)
-        }
-        if task.intercept:
-            parts["intercept"] = ((task.classes,), self.limits.weight_scale)
+        parts = self.outcome.parts()
         if task.standardize:
             parts["mean"] = (columns, DATA_SCALE)
             parts["inverse_deviation"] = (columns, DEVIATION_SCALE + max(task.units))
@@ -73,11 +65,15 @@ class Evaluation:
         return found
 
     def openings(self) -> tuple[Opening, ...]:
-        """Outputs that are for everybody."""
-        return tuple(
-            Opening(name, 64 * int(np.prod(output.shape)), ALL)
-            for name, output in self.outputs().items()
-            if output.to == ALL
+        """Outputs that are for everybody, and the checks of held-out rows."""
+        checks = [name for call in self.outcome.checks() for name in opened_by(call)]
+        return (
+            *(Opening(name, 1, ("parties", "coordinator", "dealer")) for name in checks),
+            *(
+                Opening(name, 64 * int(np.prod(output.shape)), ALL)
+                for name, output in self.outputs().items()
+                if output.to == ALL
+            ),
         )
 
     def _hand_out(self, trace: Trace, name: str, value: Secret) -> None:
@@ -94,35 +90,28 @@ class Evaluation:
         """Everything of the last round, in order."""
         moments = MOMENTS if self.task.standardize else ()
         model = self._model_block()
-        inputs = {"weights": Ref(WEIGHTS)} | {name: Ref(column_register(name)) for name in moments}
+        inputs = self.outcome.inputs() | {name: Ref(column_register(name)) for name in moments}
         yield Call(model, inputs, {}, {name: Ref(name) for name in model.outputs})
         if self.task.metrics:
             yield from self._metric_calls()
 
     def _model_block(self) -> Block:
-        """Limit the weights for good, and hand out the model's parts."""
-        task, limits = self.task, self.limits
-        trace = Trace("model", task.parties)
-        w = trace.input("weights", task.shape, limits.weight_scale, limits.weight)
-        final = clip(w, -task.weight_bound, task.weight_bound)
-        self._hand_out(trace, "weights", final[: task.features])
-        if task.intercept:
-            self._hand_out(trace, "intercept", final[task.features])
-        if task.standardize:
-            for name, value in in_raw_units(trace, task).items():
+        """Hand out the model's parts, and those of the preprocessing."""
+        trace = Trace("model", self.task.parties)
+        self.outcome.put_out(trace, self._hand_out)
+        if self.task.standardize:
+            for name, value in in_raw_units(trace, self.task).items():
                 self._hand_out(trace, name, value)
-        if task.metrics:
-            trace.output("held-out weights", final, self.weight_scale, masked=True)
         return trace.freeze()
 
     def _metric_calls(self) -> Iterator[Call]:
         task, held = self.task, rows.split(self.task)[0]
-        for piece in rows.chunks(held.size, task.columns):
+        for piece in rows.chunks(held.size, self.scores.columns):
             chosen = held[piece]
-            inputs = {"X": Ref(DESIGN, chosen), "y": Ref(LABELS, chosen)}
+            inputs = {"X": Ref(DESIGN, chosen), "y": Ref(LABELS, chosen)} | self.scores.inputs()
             scored = {name: Ref(f"held-out {name}", piece) for name in ("scores", "labels")}
-            weights = {"w": Ref("held-out weights")}
-            yield Call(self._score(chosen.size), inputs | weights, {}, scored)
+            yield Call(self._score(chosen.size), inputs, {}, scored | self.scores.outputs())
+        yield from self.outcome.checks()
         summed = {name: Ref(f"total:{name}") for name in self._totals}
         by_row = {name: ref for name, ref in summed.items() if name != "pairs"}
         for piece in rows.chunks(held.size, max(64, task.classes**2)):
@@ -154,3 +143,8 @@ class Evaluation:
 def _scored(piece: slice) -> dict[str, Ref]:
     """Scores z and labels y of some held-out rows."""
     return {"z": Ref("held-out scores", piece), "y": Ref("held-out labels", piece)}
+
+
+def opened_by(call: Call) -> list[str]:
+    """Names of what a call opens to everybody."""
+    return [str(node.params[0]) for node in call.block.nodes.values() if node.op == "reveal"]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from masque.errors import SpecError
 from masque.ml import models
 from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, room
+from masque.ml.scores import Scores
 from masque.ml.task import Task
 from masque.mpc.functions import argmax_one_hot, less, reciprocal
 from masque.mpc.graph import Block
@@ -77,16 +78,15 @@ def label_scale(task: Task) -> int:
     return DATA_SCALE if task.kind == "linear" else 0
 
 
-def score_block(task: Task, rows: int, features: float, weights: tuple[int, float]) -> Block:
-    """Scores of held-out rows, and their labels, both masked. Two to four rounds.
+def score_block(task: Task, rows: int, features: float, scores: Scores) -> Block:
+    """Scores of held-out rows, and their labels, both masked. Two to four rounds if linear.
 
-    `features`: the rows' bound; `weights`: scale and bound.
+    `features`: the rows' bound.
     """
     trace = Trace(f"scores of {rows}", task.parties)
     X = trace.input("X", (rows, task.columns), FEATURE_SCALE, features, masked=True)
-    w = trace.input("w", task.shape, *weights, masked=True)
     y = trace.input("y", (rows, task.classes), DATA_SCALE, 1.0)
-    trace.output("scores", X @ w, SCORE_SCALE, masked=True)
+    trace.output("scores", scores.of(trace, X), SCORE_SCALE, masked=True)
     y = y if task.kind == "linear" else models.exact(y)
     trace.output("labels", y, label_scale(task), masked=True)
     return trace.freeze()

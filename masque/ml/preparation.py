@@ -17,7 +17,7 @@ from functools import cache, cached_property, partial
 import numpy as np
 
 from masque.ml import preprocess, rows
-from masque.ml.bounds import DATA_SCALE, Bounds
+from masque.ml.bounds import DATA_SCALE, RowBounds
 from masque.ml.task import Table, Task
 from masque.mpc.graph import Kind
 from masque.mpc.program import Call, Input, Opening, Ref, Register, TrainingRound
@@ -51,7 +51,7 @@ class Chunk:
 class Preparation:
     """Registers, inputs and training rounds of the preparation of a task."""
 
-    def __init__(self, task: Task, limits: Bounds) -> None:
+    def __init__(self, task: Task, limits: RowBounds) -> None:
         self.task = task
         self._plain = cache(partial(preprocess.plain_block, task, limits))
         self._sums = cache(partial(preprocess.sums_block, task))

@@ -25,7 +25,7 @@ from masque.ml.bounds import (
     FEATURE_SCALE,
     LEAST_VARIANCE,
     MARGIN,
-    Bounds,
+    RowBounds,
     room,
 )
 from masque.ml.task import Table, Task
@@ -37,6 +37,10 @@ from masque.mpc.trace import Trace
 
 DEVIATION_SCALE = 20  # of 1 / deviation
 SPREAD_SCALE = 36  # of sums of squares, at most
+UNLIKE = (
+    "identifiers match: no.",
+    "The data sets do not belong together; check them and share them again.",
+)
 LARGEST_DEVIATION = 1.01 / sqrt(LEAST_VARIANCE)  # of 1 / deviation
 
 
@@ -91,7 +95,7 @@ def _with_ones(task: Task, x: Secret) -> Secret:
     return concatenate([x, ones], axis=1)
 
 
-def plain_block(task: Task, limits: Bounds, tables: Sequence[Table], rows: int) -> Block:
+def plain_block(task: Task, limits: RowBounds, tables: Sequence[Table], rows: int) -> Block:
     """Without standardisation: round to the design matrix's scale, and mask. Two rounds."""
     trace = Trace(f"features of {rows}", task.parties)
     read = Reading(trace, task, tables, rows)
@@ -166,7 +170,7 @@ def _inverse_deviation(trace: Trace, task: Task) -> Secret:
     return trace.input("inverse_deviation", shape, scale, LARGEST_DEVIATION, masked=True)
 
 
-def standardize_block(task: Task, limits: Bounds, rows: int) -> Block:
+def standardize_block(task: Task, limits: RowBounds, rows: int) -> Block:
     """(x - mean) / deviation, rounded to the design matrix's scale and masked anew. Two rounds."""
     trace = Trace(f"standardize {rows}", task.parties)
     shape = (rows, task.columns)
@@ -194,5 +198,5 @@ def identifiers_block(task: Task) -> Block:
     digests = [trace.words(f"{table.name}:identifiers", (1, 4)) for table in task.tables]
     same = concatenate([digest - digests[0] for digest in digests[1:]], axis=1)
     match = every(equals(same)).value()
-    trace.reveal("identifiers match", match, effect="require")
+    trace.reveal("identifiers match", match, effect="require", refusal=UNLIKE)
     return trace.freeze()

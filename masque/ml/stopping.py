@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from masque.ml import models, rows
-from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, Bounds, room
-from masque.ml.descent import WEIGHTS
+from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, room
 from masque.ml.preparation import DESIGN, LABELS
+from masque.ml.scores import Scores
 from masque.ml.task import EarlyStop, Task
 from masque.mpc.functions import less, where
 from masque.mpc.graph import Block, Kind
@@ -32,14 +32,14 @@ def bit_name(epoch: int) -> str:
 class Stopping:
     """The registers, openings and calls of early stopping. Blocks are traced once a shape."""
 
-    def __init__(self, task: Task, rule: EarlyStop, limits: Bounds) -> None:
-        self.task, self.rule, self.limits = task, rule, limits
-        score = task.columns * limits.feature * limits.weight
-        self.bound = models.loss_bound(task.kind, score, task.classes) * task.validation_rows
+    def __init__(self, task: Task, rule: EarlyStop, scores: Scores, feature: float) -> None:
+        self.task, self.rule, self.scores, self.feature = task, rule, scores, feature
+        self.bound = models.loss_bound(task.kind, scores.bound, task.classes)
+        self.bound *= task.validation_rows
         largest = 4 * self.bound + rule.min_delta * task.validation_rows
         self.scale = room(largest, 0, DATA_SCALE, "a sum of losses")
         chosen = rows.split(task)[1]
-        self._pieces = [chosen[piece] for piece in rows.chunks(chosen.size, task.columns)]
+        self._pieces = [chosen[piece] for piece in rows.chunks(chosen.size, scores.columns)]
         self._losses = {size: self._loss_block(size) for size in {p.size for p in self._pieces}}
         self._decision = self._decision_block()
 
@@ -62,13 +62,18 @@ class Stopping:
         epochs = range(len(self.task.learning_rates))
         return tuple(Opening(bit_name(epoch), 1, to) for epoch in epochs)
 
-    def calls(self, epoch: int) -> Iterator[Call]:
-        """Sum the losses of the validation rows, decide, open the bit."""
+    def losses(self) -> Iterator[Call]:
+        """Sum the losses of the validation rows."""
         total = {"total": Ref("validation loss")}
         for number, piece in enumerate(self._pieces):
-            inputs = {"X": Ref(DESIGN, piece), "y": Ref(LABELS, piece), "w": Ref(WEIGHTS)}
+            inputs = {"X": Ref(DESIGN, piece), "y": Ref(LABELS, piece), **self.scores.inputs()}
             keep = {"keep": np.array(number > 0, dtype=np.uint64)}
-            yield Call(self._losses[piece.size], inputs | total, keep, total)
+            outputs = total | self.scores.outputs()
+            yield Call(self._losses[piece.size], inputs | total, keep, outputs)
+
+    def decision(self, epoch: int) -> Iterator[Call]:
+        """Decide by what `losses` found, open the bit."""
+        total = {"total": Ref("validation loss")}
         state = {"best": Ref("best loss"), "since": Ref("epochs since best")}
         stop = {"stop": Ref("stop bit")}
         yield Call(self._decision, state | total, self._allowance(epoch), state | stop)
@@ -76,14 +81,13 @@ class Stopping:
 
     def _loss_block(self, count: int) -> Block:
         """The losses of some rows, added to the total, which is dropped first if `keep` is 0."""
-        task, limits = self.task, self.limits
+        task = self.task
         trace = Trace(f"validation of {count}", task.parties)
-        X = trace.input("X", (count, task.columns), FEATURE_SCALE, limits.feature, masked=True)
+        X = trace.input("X", (count, task.columns), FEATURE_SCALE, self.feature, masked=True)
         y = trace.input("y", (count, task.classes), DATA_SCALE, 1.0)
-        w = trace.input("w", task.shape, limits.weight_scale, limits.weight)
         total = trace.input("total", (1,), self.scale, self.bound)
         y = y if task.kind == "linear" else models.exact(y)
-        losses = models.loss(task.kind, X @ w, y).sum().reshape(1).at(self.scale)
+        losses = models.loss(task.kind, self.scores.of(trace, X), y).sum().reshape(1).at(self.scale)
         total = total * trace.argument("keep", (), 0, 1.0) + losses
         trace.output("total", total.bounded(self.bound), self.scale)
         return trace.freeze()

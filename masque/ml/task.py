@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import ceil, log2
 from typing import Literal
 
+from masque.ml.network import Network, Optimizer
+
 Kind = Literal["linear", "logistic", "softmax"]
 StopMetric = Literal["log_loss", "squared_error"]
 ALL = ("all",)
@@ -38,6 +40,8 @@ class Task:
     `tables`: stacked by rows if `stacked`, else joined by columns. `feature_bounds`: of every
     feature column, in the order of the tables: no encoded value is larger. `learning_rates`: one an
     epoch. `metrics_to`, `model_to`: who gets them; nobody: they stay with the parties as shares.
+    `network`: what makes the scores, with its `optimizer`; None: they are linear in the features.
+    `start`: parameters that a network starts from, in their order, a row each.
     """
 
     name: str
@@ -63,6 +67,10 @@ class Task:
     metrics_to: tuple[str, ...] = ()
     model_to: tuple[str, ...] = ()
     identifiers: bool = False
+    network: Network | None = None
+    optimizer: Optimizer | None = None
+    gradient_clip: float | None = None
+    start: Table | None = None
 
     @property
     def rows(self) -> int:

@@ -1,21 +1,28 @@
 """From a task to a program: what is kept, what is opened, and the rounds in their order.
 
 prepare      tables become the masked design matrix      masque.ml.preparation
-epoch 1 ...  a step a mini-batch                         masque.ml.descent
-             validation loss and one opened bit          masque.ml.stopping
+start        parameters of a network are set             masque.ml.learning
+epoch 1 ...  a step a mini-batch                         masque.ml.descent, .learning
+             validation loss                             masque.ml.stopping
+             whether a network kept within its bounds    masque.ml.learning
+             one opened bit, whether to stop             masque.ml.stopping
 evaluate     final weights, held-out scores, metrics     masque.ml.evaluation
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from masque.errors import RangeError, SpecError
 from masque.ml import rows
-from masque.ml.bounds import bounds
-from masque.ml.descent import Descent
+from masque.ml.bounds import Bounds, RowBounds, bounds, row_bounds
+from masque.ml.descent import WEIGHTS, Descent
 from masque.ml.evaluation import Evaluation
+from masque.ml.learning import CHECKS, Learning, NetworkScores, bounds_name
+from masque.ml.outcome import LinearOutcome, NetworkOutcome, Outcome
 from masque.ml.preparation import IDENTIFIERS, Preparation
+from masque.ml.scores import LinearScores, Scores
 from masque.ml.stopping import Stopping
 from masque.ml.task import Task
 from masque.mpc.program import Call, Program, TrainingRound
@@ -35,6 +42,8 @@ def build(task: Task) -> Program:
             hint=f"Merge classes, so that there are at most {MOST_CLASSES}.",
             field="data.label",
         )
+    if task.network:
+        task = replace(task, intercept=False)  # a layer has its own
     try:
         return _Training(task).program()
     except RangeError as error:
@@ -48,33 +57,56 @@ class _Training:
     """The parts of a task's program."""
 
     def __init__(self, task: Task) -> None:
-        limits = bounds(task)
-        rule = task.early_stop
         self.task = task
-        self.preparation = Preparation(task, limits)
-        self.descent = Descent(task, limits)
-        self.stopping = Stopping(task, rule, limits) if rule else None
-        self.evaluation = Evaluation(task, limits)
+        within = row_bounds(task) if task.network else bounds(task)
+        self.preparation = Preparation(task, within)
+        self.learning = Learning(task, within) if task.network else None
+        scores, outcome = self._descent(within)
+        rule = task.early_stop
+        self.stopping = Stopping(task, rule, scores, within.feature) if rule else None
+        self.evaluation = Evaluation(task, outcome, within.held_out)
+
+    def _descent(self, within: RowBounds) -> tuple[Scores, Outcome]:
+        """What trains, how rows that are not held out are scored, and what comes of it."""
+        if self.learning:
+            self.descent: Learning | Descent = self.learning
+            held_out = NetworkOutcome(self.learning, within.held_out)
+            return NetworkScores(self.learning, within.feature), held_out
+        assert isinstance(within, Bounds)
+        self.descent = Descent(self.task, within)
+        columns, classes = self.task.shape
+        scale, weight = within.weight_scale, within.weight
+        return (
+            LinearScores(columns, classes, WEIGHTS, scale, weight, within.feature),
+            LinearOutcome(self.task, within),
+        )
 
     def program(self) -> Program:
         """All of it."""
         parts = (self.preparation, self.descent, self.stopping, self.evaluation)
-        first, last = list(self.preparation.rounds()), self._evaluate()
+        first, last = [*self.preparation.rounds(), *self._start()], self._evaluate()
         for training_round in (*first, last):
             assert sum(1 for _ in training_round.calls()) == training_round.count
         return Program(
             name=self.task.name,
             parties=self.task.parties,
             registers={n: r for part in parts if part for n, r in part.registers().items()},
-            inputs=self.preparation.inputs(),
+            inputs=self.preparation.inputs() | (self.learning.inputs() if self.learning else {}),
             rounds=(*first, *self._epochs(), last),
             outputs=self.evaluation.outputs(),
             openings=(
                 *((IDENTIFIERS,) if self.task.identifiers else ()),
+                *(self.learning.openings() if self.learning else ()),
                 *(self.stopping.openings() if self.stopping else ()),
                 *self.evaluation.openings(),
             ),
         )
+
+    def _start(self) -> Iterator[TrainingRound]:
+        """The parameters of a network are set."""
+        if self.learning:
+            calls = [self.learning.start()]
+            yield TrainingRound("start", lambda: calls, len(calls))
 
     def _epochs(self) -> Iterator[TrainingRound]:
         """An epoch is a round, or several of `batches_per_round` each."""
@@ -90,13 +122,18 @@ class _Training:
         if stop - start < batches:
             name += f", batches {start + 1}-{stop}"
         stopping = self.stopping if stop == batches else None
+        learning = self.learning if stop == batches else None
 
         def calls() -> Iterator[Call]:
             yield from self.descent.calls(epoch, start, stop)
             if stopping:
-                yield from stopping.calls(epoch)
+                yield from stopping.losses()
+            if learning:  # before anything that follows from a step or a loss is opened
+                yield from learning.checks(bounds_name(epoch))
+            if stopping:
+                yield from stopping.decision(epoch)
 
-        count = stop - start + (stopping.count if stopping else 0)
+        count = stop - start + (stopping.count if stopping else 0) + (CHECKS if learning else 0)
         return TrainingRound(name, calls, count, skippable=self.stopping is not None)
 
     def _evaluate(self) -> TrainingRound:

@@ -12,9 +12,11 @@ from typing import NoReturn
 import numpy as np
 
 from masque.errors import RangeError
-from masque.mpc import comparison
+from masque.mpc import comparison, conjunction
 from masque.mpc.graph import Graph, Kind
-from masque.mpc.secret import SLACK, Secret, indexed
+from masque.mpc.indexing import indexed
+from masque.mpc.scaling import SLACK, truncation_window
+from masque.mpc.secret import Secret
 from masque.mpc.types import Shape
 
 
@@ -67,6 +69,21 @@ class Bit:
         node = self.graph.add("flag_times", args, Kind.SHARE, shape)
         return Secret(self.graph, shape, x.scale, x.bound, share=node)
 
+    def times_at(self, x: Secret, scale: int) -> Secret:
+        """b x at another scale: within one ulp of x where the bit is one, 0 exactly elsewhere.
+
+        x is opened only as far as its truncation needs, and its truncated form never: as one
+        opening for both (protocol 5). Beside those of the bit and x no opening.
+        """
+        if scale >= x.scale:
+            return self.times(x).at(scale)
+        shift = x.scale - scale
+        width, low = truncation_window(x.bound * 2.0**x.scale, shift, 0, x.graph.parties)
+        shape = np.broadcast_shapes(self.shape, x.shape)
+        args, params = (self.flag(), x.masked(low, width + 1)), (shift, width)
+        node = self.graph.add("flag_truncate", args, Kind.SHARE, shape, params)
+        return Secret(self.graph, shape, scale, x.bound + 2.0 ** (1 - scale), share=node)
+
     def __getitem__(self, index: object) -> Bit:
         """As of a Secret."""
         shape, params = indexed(self.shape, index)
@@ -92,11 +109,13 @@ def join_bits(first: Bit, second: Bit) -> Bit:
 
 
 def _combined(graph: Graph, pairs: int) -> int:
-    """Combine pairs four at a time until one is left: an opening a level."""
-    while (count := graph.nodes[pairs].shape[-1]) > 1:
-        shape = (*graph.nodes[pairs].shape[:-1], -(-count // comparison.ARITY))
-        masked = graph.add("mask_pairs", (pairs,), Kind.NODES, shape)
-        pairs = graph.add("combine", (masked,), Kind.PAIRS, shape)
+    """Combine pairs until one is left: an opening a level, `less` only at the last."""
+    plan = comparison.levels(graph.nodes[pairs].shape[-1])
+    for k, arity in enumerate(plan):
+        *leading, count = graph.nodes[pairs].shape
+        shape, params = (*leading, -(-count // arity)), (arity, k == len(plan) - 1)
+        masked = graph.add("mask_pairs", (pairs,), Kind.NODES, shape, params)
+        pairs = graph.add("combine", (masked,), Kind.PAIRS, shape, params)
     return pairs
 
 
@@ -128,7 +147,7 @@ def _pairs(
     words, params = x.forms.words[key], (thresholds, *key)
     shape = (*_leading(thresholds), *x.shape, chunks)
     pairs = x.graph.add("compare_chunks", (masked, words), Kind.PAIRS, shape, params)
-    return _combined(x.graph, pairs), masked, words
+    return pairs, masked, words
 
 
 def _leading(thresholds: tuple[int, ...]) -> Shape:
@@ -139,10 +158,10 @@ def _leading(thresholds: tuple[int, ...]) -> Shape:
 def less(x: Secret, threshold: float = 0.0, *, resolution: int | None = None) -> Bit:
     """[x < threshold] for a public threshold, exact; |x| <= x.bound as always.
 
-    `resolution`: look only at bits worth 2^-resolution and more: cheaper, and the effective
-    threshold is then up to (carries) * 2^-resolution lower than the given one, a multiple of
-    that; the carries are 1, or n if no other use of x opens more of its low bits.
-    Openings: 1 of x (shared with other uses), 1 or 2 of pairs.
+    `resolution`: look only at bits worth u = 2^-resolution and more: cheaper. For a threshold that
+    is a multiple of u the bit is sure to be 1 below threshold - u, and 0 from the threshold on, or
+    from threshold + (n - 1) u if no other use of x opens more of its low bits.
+    Openings: 1 of x (shared with other uses), 1 of pairs up to 20 bits, 2 beyond.
     """
     return less_each(x, [threshold], resolution=resolution)
 
@@ -158,6 +177,7 @@ def less_each(x: Secret, thresholds: Sequence[float], *, resolution: int | None 
     units = tuple(ceil(t * 2.0 ** (x.scale - low)) for t in thresholds)
     length = _width(x, max(units, key=abs), low)
     pairs, masked, words = _pairs(x, units, low, length, sign=True)
+    pairs = _combined(x.graph, pairs)
     args, params = (pairs, masked, words), (units, low, length)
     shape = (*_leading(units), *x.shape)
     return Bit(x.graph, x.graph.add("sign_bit", args, Kind.BITS, shape, params), shape)
@@ -168,13 +188,17 @@ def equals(x: Secret, value: float = 0.0) -> Bit:
     t = round(value * 2.0**x.scale)
     length = min(64, _width(x, t, 0) + 1)
     pairs, _, _ = _pairs(x, (t,), 0, length, sign=False)
-    return Bit(x.graph, x.graph.add("equal_bit", (pairs,), Kind.BITS, x.shape), x.shape)
+    shape = x.graph.nodes[pairs].shape
+    return every(Bit(x.graph, x.graph.add("equal_bits", (pairs,), Kind.BITS, shape), shape))
 
 
 def every(bits: Bit) -> Bit:
-    """AND over the last axis, four bits an opening."""
-    graph = bits.graph
-    pairs = graph.add("pairs_of", (bits.node,), Kind.PAIRS, bits.shape)
-    pairs = _combined(graph, pairs)
-    shape = bits.shape[:-1]
-    return Bit(graph, graph.add("equal_bit", (pairs,), Kind.BITS, shape), shape)
+    """AND over the last axis: up to ten bits in one opening, a hundred in two, and so on.
+
+    Dealt: 2^k bits for a group of k, the one-hot table of its masks (Ishai et al., TCC 2013).
+    """
+    graph, node, shape = bits.graph, bits.node, bits.shape
+    for size in conjunction.groups(shape[-1]):
+        shape = (*shape[:-1], -(-shape[-1] // size))
+        node = graph.add("every", (node,), Kind.BITS, shape, (size,))
+    return Bit(graph, node, shape)[..., 0]

@@ -4,8 +4,8 @@ Blocks of both factors are packed so that a tile of the result, held in register
 order; a panel of b stays in the first cache and a block of a in the second. For an `a` of few rows
 packing b costs more than it gains: its rows are then read in place.
 
-For `masque.mpc.ring` to inline. What numba has cached on disk does not notice changes in this
-file: run `python -m masque.mpc.warm` after one.
+For `masque.mpc.ring` and `masque.mpc.convolution` to inline. What numba has cached on disk does
+not notice changes in this file: run `python -m masque.mpc.warm` after one.
 
 Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
 """
@@ -35,7 +35,8 @@ _FEW = 8  # rows of a, up to which b is read in place
 
 
 @numba.njit
-def _padded(depth):  # type: ignore[no-untyped-def]
+def whole_steps(depth):  # type: ignore[no-untyped-def]
+    """`depth` values of k, rounded up to whole steps of a tile."""
     return (depth + UNROLL - 1) // UNROLL * UNROLL
 
 
@@ -60,23 +61,23 @@ def _pack_rows(a, base, rows, depth, blank, packed, at):  # type: ignore[no-unty
                 packed[place + 1] = (value << np.uint64(32)) | (value >> np.uint64(32))
     for place in range(at, at + blank * rows * WORDS):
         packed[place] = 0
-    for place in range(at + depth * rows * WORDS, at + _padded(depth) * rows * WORDS):
+    for place in range(at + depth * rows * WORDS, at + whole_steps(depth) * rows * WORDS):
         packed[place] = 0
 
 
 @numba.njit
-def _pack_block(a, top, height, start, depth, blank, packed):  # type: ignore[no-untyped-def]
+def pack_block(a, top, height, start, depth, blank, packed):  # type: ignore[no-untyped-def]
     """Pack panels of ROWS rows, then single rows; row i starts at word i * padded * WORDS."""
     row = 0
     while row < height:
         rows = ROWS if height - row >= ROWS else 1
         base = (top + row) * a.strides[0] + start * a.strides[1]
-        _pack_rows(a, base, rows, depth, blank, packed, row * _padded(depth) * WORDS)
+        _pack_rows(a, base, rows, depth, blank, packed, row * whole_steps(depth) * WORDS)
         row += rows
 
 
 @numba.njit
-def _pack_panel(b, base, depth, columns, packed, at):  # type: ignore[no-untyped-def]
+def pack_panel(b, base, depth, columns, packed, at):  # type: ignore[no-untyped-def]
     """Pack a panel of b from byte `base` on as [k][whole vectors], zeros beyond."""
     down, right = b.strides
     width = (columns + LANES - 1) // LANES * LANES
@@ -90,12 +91,12 @@ def _pack_panel(b, base, depth, columns, packed, at):  # type: ignore[no-untyped
                 packed[at + k * width + j] = word(b, base + k * down + j * right)
             for j in range(columns, width):
                 packed[at + k * width + j] = 0
-    for place in range(at + depth * width, at + _padded(depth) * width):
+    for place in range(at + depth * width, at + whole_steps(depth) * width):
         packed[place] = 0
 
 
 @numba.njit
-def _tiles(packed, height, padded, vectors, b, b_at, b_step, c, c_at):  # type: ignore[no-untyped-def]
+def tiles(packed, height, padded, vectors, b, b_at, b_step, c, c_at):  # type: ignore[no-untyped-def]
     """c += a packed block of a times a panel of b, packed or in place."""
     c_step, steps, row = c.strides[0], padded // UNROLL, 0
     while row < height:
@@ -120,7 +121,7 @@ def _block(packed_a, height, depth, b, start, in_place, packed_b, c, top, left, 
     A panel of b that is not made of whole vectors goes through `edge`. In place, it takes columns
     before it as well, whose results are left out; packed, it ends in zeros.
     """
-    padded, c_step = _padded(depth), c.strides[0]
+    padded, c_step = whole_steps(depth), c.strides[0]
     for j in range(0, width, _PANEL):
         columns = min(_PANEL, width - j)
         vectors = (columns + LANES - 1) // LANES
@@ -131,10 +132,10 @@ def _block(packed_a, height, depth, b, start, in_place, packed_b, c, top, left, 
             target, at = edge, 0
         if in_place:
             b_at = start * b.strides[0] + 8 * (left + j - spare)
-            _tiles(packed_a, height, padded, vectors, b, b_at, b.strides[0], target, at)
+            tiles(packed_a, height, padded, vectors, b, b_at, b.strides[0], target, at)
         else:
             b_step = 8 * vectors * LANES
-            _tiles(packed_a, height, padded, vectors, packed_b, 8 * j * padded, b_step, target, at)
+            tiles(packed_a, height, padded, vectors, packed_b, 8 * j * padded, b_step, target, at)
         if spare:
             skip = spare if in_place else 0
             for i in range(height):
@@ -153,7 +154,7 @@ def multiply_add(a, b, c):  # type: ignore[no-untyped-def]
     in_place = (
         m <= _FEW and b.strides[1] == 8 and total >= UNROLL and (n >= _PANEL or n % LANES == 0)
     )
-    block = min(_padded(total), _DEPTH_IN_PLACE if in_place else _DEPTH)
+    block = min(whole_steps(total), _DEPTH_IN_PLACE if in_place else _DEPTH)
     packed_a = np.empty(min(m, _HEIGHT) * block * WORDS, dtype=np.uint64)
     packed_b = np.empty(0 if in_place else (min(n, _WIDTH) + LANES) * block, dtype=np.uint64)
     edge = np.empty((min(m, _HEIGHT), _PANEL), dtype=np.uint64)
@@ -168,10 +169,10 @@ def multiply_add(a, b, c):  # type: ignore[no-untyped-def]
                 depth = end - start
             for j in range(0, 0 if in_place else width, _PANEL):
                 base = start * b.strides[0] + (left + j) * b.strides[1]
-                _pack_panel(b, base, depth, min(_PANEL, width - j), packed_b, j * _padded(depth))
+                pack_panel(b, base, depth, min(_PANEL, width - j), packed_b, j * whole_steps(depth))
             for top in range(0, m, _HEIGHT):
                 height = min(_HEIGHT, m - top)
-                _pack_block(a, top, height, start, depth, blank, packed_a)
+                pack_block(a, top, height, start, depth, blank, packed_a)
                 _block(
                     packed_a, height, depth, b, start, in_place, packed_b, c, top, left, width, edge
                 )

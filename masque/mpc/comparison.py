@@ -3,8 +3,8 @@
 The borrow of c - r is `c < r` on the low bits. r is cut into chunks of four bits; the dealer deals
 XOR shares of all 15 products of a chunk's bits, so that `less` and `equal` of a chunk with a
 public one are sums (XOR) of shares chosen by the public chunk: a parity of the share word and a
-table entry. Four chunks are combined in one opening of 7 bits, from dealt products of the 7 masks,
-22 bits; again a parity of words with a table entry chosen by the opened bits.
+table entry. Up to five chunks are combined in one opening, from dealt products of the bits' masks;
+again a parity of words with a table entry chosen by the opened bits.
 
 All tables come from one fact: a product of (o_j xor m_j) over j in S is the XOR, over T within S,
 of (product of o_j, j in S - T) * (product of m_j, j in T).
@@ -12,40 +12,77 @@ of (product of o_j, j in S - T) * (product of m_j, j in T).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 
 import numba as nb
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
 
 from masque.mpc.types import Array, Bytes, Ring
 
 CHUNK = 4  # bits a chunk
-ARITY = 4  # chunks a node
+ARITY = 4  # most chunks a node that goes on to another
+LAST_ARITY = 5  # and of the last one, which computes `less` only
 SIGN_BIT = 15  # of the top chunk's word: the top bit of r itself
 
-# The 7 bits a node opens, in order: equal_3, less_2, equal_2, less_1, equal_1, less_0, equal_0.
-E3, L2, E2, L1, E1, L0, E0 = range(7)
-LESS_TERMS = ((E3, L2), (E3, E2, L1), (E3, E2, E1, L0))
-EQUAL_TERM = (E3, E2, E1, E0)
-NODE_BITS = 7
+Subset = tuple[int, ...]
 
 
-def _node_products() -> list[tuple[int, ...]]:
-    found: list[tuple[int, ...]] = []
-    for term in (*LESS_TERMS, EQUAL_TERM):
+@dataclass(frozen=True)
+class Combination:
+    """How `arity` pairs (less_j, equal_j), j from the bottom, become one; `last`: `less` only.
+
+    A node opens `bits` bits: equal_top, then less_j and equal_j downwards, without equal_0 if it is
+    the last; less_top enters linearly. `products` are the sets of masks whose products are dealt.
+    Tables: what to take from the word (masks, then products) for each value of the opened bits.
+    """
+
+    arity: int
+    last: bool
+    bits: int
+    products: tuple[Subset, ...]
+    less: Array
+    less_one: Bytes
+    equal: Array
+    equal_one: Bytes
+    dealt: Array
+
+    @property
+    def dtype(self) -> str:
+        """Of a node's dealt products."""
+        return next(f"<u{size}" for size in (1, 2, 4, 8) if len(self.products) <= 8 * size)
+
+
+def _terms(arity: int, *, last: bool) -> tuple[list[Subset], list[Subset]]:
+    """The sets of opened bits whose products sum to `less` (less_top aside) and to `equal`."""
+    top = arity - 1
+    less = [(*range(0, 2 * k + 1, 2), 2 * k + 1) for k in range(top)]
+    return less, [] if last else [tuple(range(0, 2 * top + 1, 2))]
+
+
+@cache
+def combination(arity: int, last: bool) -> Combination:
+    """The tables of one kind of node, made once."""
+    less, equal = _terms(arity, last=last)
+    bits = 2 * (arity - 1) + (not last)
+    found: list[Subset] = []
+    for term in (*less, *equal):
         for size in range(2, len(term) + 1):
-            for subset in combinations(sorted(term), size):
-                if subset not in found:
-                    found.append(subset)
-    return found
+            found += [s for s in combinations(sorted(term), size) if s not in found]
+    products = tuple(found)
+    dealt = np.zeros(1 << bits, dtype=np.uint64)
+    for masks in range(1 << bits):
+        for index, subset in enumerate(products):
+            dealt[masks] |= np.uint64(all(masks >> j & 1 for j in subset) << index)
+    tables = (*_node_table(less, products, bits), *_node_table(equal, products, bits))
+    return Combination(arity, last, bits, products, *tables, dealt)
 
 
-NODE_PRODUCTS = _node_products()
-PRODUCT_BITS = len(NODE_PRODUCTS)
-assert PRODUCT_BITS == 22
-
-
-def _expand(term: tuple[int, ...], opened: int) -> list[tuple[int, ...]]:
+def _expand(term: Subset, opened: int) -> list[Subset]:
     """The subsets T of `term` whose complement in it is all ones in `opened`."""
     kept = [j for j in term if not opened >> j & 1]
     free = [j for j in term if opened >> j & 1]
@@ -56,22 +93,48 @@ def _expand(term: tuple[int, ...], opened: int) -> list[tuple[int, ...]]:
     ]
 
 
-def _node_table(terms: tuple[tuple[int, ...], ...]) -> tuple[Array, Bytes]:
-    masks, ones = np.zeros(128, dtype=np.uint32), np.zeros(128, dtype=np.uint8)
-    for opened in range(128):
+def _node_table(
+    terms: list[Subset], products: tuple[Subset, ...], bits: int
+) -> tuple[Array, Bytes]:
+    masks, ones = np.zeros(1 << bits, dtype=np.uint64), np.zeros(1 << bits, dtype=np.uint8)
+    for opened in range(1 << bits):
         for term in terms:
             for subset in _expand(term, opened):
                 if not subset:
                     ones[opened] ^= 1
                 elif len(subset) == 1:
-                    masks[opened] ^= np.uint32(1 << subset[0])
+                    masks[opened] ^= np.uint64(1 << subset[0])
                 else:
-                    masks[opened] ^= np.uint32(1 << (NODE_BITS + NODE_PRODUCTS.index(subset)))
+                    masks[opened] ^= np.uint64(1 << (bits + products.index(subset)))
     return masks, ones
 
 
-NODE_LESS, NODE_LESS_ONE = _node_table(LESS_TERMS)
-NODE_EQUAL, NODE_EQUAL_ONE = _node_table((EQUAL_TERM,))
+@cache
+def levels(count: int) -> tuple[int, ...]:
+    """Arities of the levels that combine `count` pairs, chunks first, one opening each.
+
+    Fewest openings, then fewest nodes, then fewest bits.
+    """
+    if count == 1:
+        return ()
+    if count <= LAST_ARITY:
+        return (count,)
+    found = []
+    for arity in range(2, ARITY + 1):
+        plan = (arity, *levels(-(-count // arity)))
+        found.append((len(plan), *_size(count, plan), plan))
+    return min(found)[-1]
+
+
+def _size(count: int, plan: tuple[int, ...]) -> tuple[int, int]:
+    """Nodes of a plan, and the bits they open and need."""
+    nodes = bits = 0
+    for k, arity in enumerate(plan):
+        count = -(-count // arity)
+        kind = combination(arity, k == len(plan) - 1)
+        nodes += count
+        bits += count * (kind.bits + len(kind.products))
+    return nodes, bits
 
 
 def _subset_sums(truth: list[int]) -> tuple[int, int]:
@@ -104,12 +167,15 @@ def chunks_of(length: int) -> int:
     return -(-length // CHUNK)
 
 
-@nb.njit(nogil=True, cache=True)
-def _parity(x: int) -> int:  # pragma: no cover (compiled)
-    x ^= x >> 16
-    x ^= x >> 8
-    x ^= x >> 4
-    return (0x6996 >> (x & 15)) & 1
+@intrinsic
+def _parity(typing_context, word):  # type: ignore[no-untyped-def]
+    """Whether a word has an odd number of ones: uint8 0 or 1."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        ones = builder.ctpop(builder.zext(arguments[0], ir.IntType(64)))
+        return builder.trunc(builder.and_(ones, ones.type(1)), ir.IntType(8))
+
+    return types.uint8(types.uint64), generate
 
 
 @nb.njit("u2[:,::1](u8[::1], i8, i8, u2[::1])", nogil=True, cache=True)
@@ -154,8 +220,8 @@ def _compare_chunks(  # type: ignore[no-untyped-def]
         for j in range(count):
             chunk = (bits >> np.uint64(4 * j)) & np.uint64(15)
             word = words[row, j]
-            is_less = _parity(np.uint32(word & less[chunk]))
-            is_equal = _parity(np.uint32(word & equal[chunk]))
+            is_less = _parity(np.uint64(word & less[chunk]))
+            is_equal = _parity(np.uint64(word & equal[chunk]))
             if first:
                 is_less ^= less_one[chunk]
                 is_equal ^= equal_one[chunk]
@@ -173,91 +239,96 @@ def compare_chunks(c: Ring, words: Array, length: int, *, first: bool) -> Bytes:
     return out
 
 
-def pad_pairs(pairs: Bytes, *, first: bool) -> Bytes:
-    """[..., m] -> [..., groups, 4]: the missing top pairs are (not less, equal)."""
-    missing = -pairs.shape[-1] % ARITY
+def pad_pairs(pairs: Bytes, arity: int, *, first: bool) -> Bytes:
+    """[..., m] -> [..., groups, arity]: the missing top pairs are (not less, equal)."""
+    missing = -pairs.shape[-1] % arity
     if missing:
         widths = [(0, 0)] * (pairs.ndim - 1) + [(0, missing)]
         pairs = np.pad(pairs, widths, constant_values=2 if first else 0)
-    groups = pairs.shape[-1] // ARITY
-    return np.ascontiguousarray(pairs).reshape(*pairs.shape[:-1], groups, ARITY)
+    groups = pairs.shape[-1] // arity
+    return np.ascontiguousarray(pairs).reshape(*pairs.shape[:-1], groups, arity)
 
 
-@nb.njit("void(u1[:,::1], b1, u1[:,::1], u1[:,::1])", nogil=True, cache=True)
+@nb.njit("void(u1[:,::1], i8, b1, b1, u1[:,::1], u1[:,::1])", nogil=True, cache=True)
 def _node_inputs(  # type: ignore[no-untyped-def]
-    pairs, first, bits, less3
+    pairs, arity, last, first, bits, top_less
 ):  # pragma: no cover (compiled)
     count = pairs.shape[1]
     missing = np.uint8(2 if first else 0)
+    keep = np.uint8((1 << (2 * arity - 2)) - 1 if last else 255)
     for i in range(pairs.shape[0]):
         for g in range(bits.shape[1]):
-            at = 4 * g
-            p0 = pairs[i, at]
-            p1 = pairs[i, at + 1] if at + 1 < count else missing
-            p2 = pairs[i, at + 2] if at + 2 < count else missing
-            p3 = pairs[i, at + 3] if at + 3 < count else missing
-            bits[i, g] = p3 >> 1 | (p2 & 3) << 1 | (p1 & 3) << 3 | (p0 & 3) << 5
-            less3[i, g] = p3 & 1
+            at = arity * (g + 1) - 1
+            pair = pairs[i, at] if at < count else missing
+            top_less[i, g] = pair & 1
+            word = np.int64(pair >> 1)
+            for k in range(1, arity):
+                pair = pairs[i, at - k] if at - k < count else missing
+                word |= np.int64(pair & 3) << (2 * k - 1)
+            bits[i, g] = np.uint8(word) & keep
 
 
-def node_inputs(pairs: Bytes, *, first: bool) -> tuple[Bytes, Bytes]:
-    """[..., m] pairs in groups of four from the bottom: what each group opens and its top `less`.
+def node_inputs(pairs: Bytes, kind: Combination, *, first: bool) -> tuple[Bytes, Bytes]:
+    """[..., m] pairs in groups from the bottom: what each group opens and its top `less`.
 
-    Both uint8 [..., groups]: 7 bits (E3 first) and one. Missing top pairs: (not less, equal).
+    Both uint8 [..., groups]. Missing top pairs: (not less, equal).
     """
     count = pairs.shape[-1]
-    shape = (*pairs.shape[:-1], -(-count // ARITY))
-    bits, less3 = np.empty(shape, dtype=np.uint8), np.empty(shape, dtype=np.uint8)
+    shape = (*pairs.shape[:-1], -(-count // kind.arity))
+    bits, top = np.empty(shape, dtype=np.uint8), np.empty(shape, dtype=np.uint8)
     if bits.size:
         flat = np.ascontiguousarray(pairs).reshape(-1, count)
-        _node_inputs(flat, first, bits.reshape(len(flat), -1), less3.reshape(len(flat), -1))
-    return bits, less3
+        out = bits.reshape(len(flat), -1), top.reshape(len(flat), -1)
+        _node_inputs(flat, kind.arity, kind.last, first, *out)
+    return bits, top
 
 
-def _product_table() -> Array:
-    table = np.zeros(128, dtype=np.uint32)
-    for masks in range(128):
-        for index, subset in enumerate(NODE_PRODUCTS):
-            table[masks] |= np.uint32(all(masks >> j & 1 for j in subset) << index)
-    return table
+def deal_products(masks: Bytes, kind: Combination) -> Array:
+    """The dealer's products of each node's mask bits, in `kind.dtype`."""
+    table = kind.dealt.astype(kind.dtype)
+    return np.asarray(table[masks & (len(table) - 1)])
 
 
-_PRODUCTS = _product_table()
-
-
-def deal_products(masks: Bytes) -> Array:
-    """The dealer's 22 products of each node's 7 mask bits: uint32."""
-    return np.asarray(_PRODUCTS[masks & 127])
-
-
-@nb.njit(
-    "void(u1[::1], u4[::1], u1[::1], b1, u4[::1], u1[::1], u4[::1], u1[::1], u1[::1])",
-    nogil=True,
-    cache=True,
+_COMBINE = (
+    "void(u1[::1], u1[::1], {}[::1], u1[::1], i8, b1, u8[::1], u1[::1], u8[::1], u1[::1], u1[::1])"
 )
+
+
+@nb.njit([_COMBINE.format(word) for word in ("u1", "u2", "u4", "u8")], nogil=True, cache=True)
 def _combine(  # type: ignore[no-untyped-def]
-    opened, words, less3, first, less, less_one, equal, equal_one, out
+    opened, masks, products, top, bits, first, less, less_one, equal, equal_one, out
 ):  # pragma: no cover (compiled)
+    keep = np.uint64((1 << bits) - 1)
     for i in range(opened.size):
-        is_less = _parity(words[i] & less[opened[i]]) ^ less3[i]
-        is_equal = _parity(words[i] & equal[opened[i]])
+        o = opened[i]
+        word = (np.uint64(masks[i]) & keep) | np.uint64(products[i]) << np.uint64(bits)
+        is_less = _parity(word & less[o]) ^ top[i]
+        is_equal = _parity(word & equal[o])
         if first:
-            is_less ^= less_one[opened[i]]
-            is_equal ^= equal_one[opened[i]]
+            is_less ^= less_one[o]
+            is_equal ^= equal_one[o]
         out[i] = is_less | (is_equal << 1)
 
 
-def combine(opened: Bytes, words: Array, less3: Bytes, *, first: bool) -> Bytes:
-    """XOR shares of (less, equal) of whole groups, from opened bits and words of shares.
+def combine(
+    opened: Bytes, masks: Bytes, products: Array, top: Bytes, kind: Combination, *, first: bool
+) -> Bytes:
+    """XOR shares of (less, equal) of whole groups, from opened bits and shares of words.
 
-    `words`: uint32, mask bits 0 to 6, products from bit 7; `less3`: the share of the top chunk's
+    `masks`: the share of the mask bits; `products`: of their products; `top`: of the top chunk's
     `less`, which enters linearly.
     """
     out = np.empty(opened.size, dtype=np.uint8)
-    tables = (NODE_LESS, NODE_LESS_ONE, NODE_EQUAL, NODE_EQUAL_ONE)
-    flat = (np.ascontiguousarray(part).reshape(-1) for part in (opened, words, less3))
-    _combine(*flat, first, *tables, out)
+    tables = (kind.less, kind.less_one, kind.equal, kind.equal_one)
+    flat = (np.ascontiguousarray(part).reshape(-1) for part in (opened, masks, products, top))
+    _combine(*flat, kind.bits, first, *tables, out)
     return out.reshape(opened.shape)
+
+
+def gaps(x: Array) -> Array:
+    """x_i - x_j for all i < j of a row: [rows, classes] -> [rows, pairs]."""
+    left, right = np.triu_indices(x.shape[1], k=1)
+    return np.asarray(x[:, left] - x[:, right])
 
 
 def warm() -> None:

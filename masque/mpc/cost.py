@@ -1,29 +1,40 @@
 """The `cost` interpreter: exact rounds, bytes and multiplications of a program, from shapes.
 
 It runs nothing: every figure follows from the blocks' schedules and layouts. Tests hold it
-against the traffic of real runs, byte for byte.
+against the traffic of real runs, byte for byte. What else a time depends on is counted as well:
+calls, nodes and the elements that nodes make.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import log2
 
 from masque.mpc.bilinear import multiplications
 from masque.mpc.correlations import Layout, opened_bits
-from masque.mpc.graph import Block
+from masque.mpc.graph import Block, Kind, Node
 from masque.mpc.packing import packed_size
 from masque.mpc.program import Program
+
+MADE_BEFORE = frozenset({"input", "constant", "argument"})
+FREE = frozenset({"reshape", "transpose", "broadcast"})
 
 
 @dataclass(frozen=True, slots=True)
 class BlockCost:
-    """Of one run of a block: rounds, bytes a party sends one peer, ring multiplications."""
+    """Of one run of a block: rounds, bytes a party sends one peer, ring multiplications, bytes that
+    all parties together draw, nodes that are run, the elements they make, and the largest number
+    that may occur.
+    """
 
     rounds: int
     sent: int
     multiplications: int
     drawn: int
+    nodes: int
+    elements: int
+    largest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +43,9 @@ class RoundCost:
 
     `rounds`: messages each party sends each peer; `sent`: their bytes, to one peer;
     `corrections`: bytes the dealer sends each party; `drawn`: bytes each party expands its seed
-    to; `multiplications`: of ring elements, at one party (the dealer: about half).
+    to, the mean of all; `multiplications`: of ring elements, at one party (the dealer: about half);
+    `calls`: blocks run; `nodes`: operations run; `elements`: numbers that they compute; `bits`: of
+    the ring, that the largest number takes which may occur.
     """
 
     name: str
@@ -41,6 +54,10 @@ class RoundCost:
     corrections: tuple[int, ...]
     drawn: int
     multiplications: int
+    calls: int
+    nodes: int
+    elements: int
+    bits: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +100,19 @@ def block_cost(block: Block, layout: Layout) -> BlockCost:
     for node in block.nodes.values():
         if node.op == "product":
             x, y = (block.nodes[arg].shape for arg in node.args)
-            work += 2 * multiplications(str(node.params[0]), x, y)
-    return BlockCost(block.rounds, sent, work, layout.drawn)
+            work += 2 * multiplications(node.params, x, y)
+    run = [node for node in block.nodes.values() if node.op not in MADE_BEFORE]
+    elements = sum(made(node) for node in run)
+    return BlockCost(block.rounds, sent, work, layout.expanded, len(run), elements, block.largest)
+
+
+def made(node: Node) -> int:
+    """Numbers that a party computes for a node: of a masked value its opened part and the mask's
+    share, of a view none.
+    """
+    if node.op in FREE:
+        return 0
+    return node.size * (2 if node.kind is Kind.MASKED else 1)
 
 
 def cost(program: Program) -> Cost:
@@ -116,6 +144,10 @@ def _total(name: str, rows: Iterable[BlockCost], corrections: list[int]) -> Roun
         rounds=sum(row.rounds for row in rows),
         sent=sum(row.sent for row in rows),
         corrections=tuple(corrections),
-        drawn=sum(row.drawn for row in rows),
+        drawn=-(-sum(row.drawn for row in rows) // len(corrections)),
         multiplications=sum(row.multiplications for row in rows),
+        calls=len(rows),
+        nodes=sum(row.nodes for row in rows),
+        elements=sum(row.elements for row in rows),
+        bits=log2(max([1.0, *(row.largest for row in rows)])),
     )

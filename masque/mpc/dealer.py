@@ -8,14 +8,16 @@ and None for everything else.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import numpy as np
 
-from masque.mpc import packing, prg
-from masque.mpc.correlations import LAWS, Deal
+from masque.mpc import comparison, packing, prg
+from masque.mpc.correlations import LAWS, Deal, cut
 from masque.mpc.graph import Block, Kind, Node
 from masque.mpc.machine import Action, Machine, Value, Values, chosen, linear
 from masque.mpc.program import Call, Program, Ref
+from masque.mpc.regenerated import LARGE, Regenerated
 from masque.mpc.types import Array, Bytes, Ring
 
 
@@ -26,15 +28,19 @@ class Dealer(Machine):
         super().__init__(program)
         assert len(seeds) == program.parties
         self._streams = [prg.Stream(seed) for seed in seeds]
-        self._drawn: list[Bytes] = []
-        self._sums: dict[bool, Ring] = {}
+        self._drawn: list[Bytes] = []  # by seat
         self._position = 0
         self._skippable = False
         self._unsure: set[str] = set()
-        self._parts: list[list[bytes]] = []
+        self._parts: list[list[Bytes]] = []
         for name, register in program.registers.items():
             if register.kind is Kind.MASKED:
-                self.registers[name] = np.zeros(register.shape, dtype=np.uint64)
+                large = 8 * prod(register.shape) >= LARGE
+                self.registers[name] = (
+                    Regenerated(register.shape, self._streams)
+                    if large
+                    else np.zeros(register.shape, dtype=np.uint64)
+                )
 
     def __repr__(self) -> str:
         return f"Dealer(parties={self.program.parties}, position={self._position})"
@@ -51,40 +57,41 @@ class Dealer(Machine):
     def deal_call(self, position: int, call: Call) -> list[bytes]:
         """The corrections of one call; calls are dealt in order, since they share registers."""
         assert position == self._position
-        drawn = self.layout(call.block).drawn
-        self._drawn = [stream.expand(position, drawn) for stream in self._streams]
-        self._sums.clear()
+        layout = self.layout(call.block)
+        seats = [layout.seat(position, party) for party in range(self.program.parties)]
+        drawn = {
+            seat: stream.expand_spans(position, layout.drawn, layout.spans(seat))
+            for seat, stream in zip(seats, self._streams, strict=True)
+        }
+        self._drawn = [drawn[seat] for seat in range(self.program.parties)]
         self._parts = [[] for _ in self._streams]
         self.run(call)
         self._position += 1
         self._drawn.clear()
-        self._sums.clear()
-        seats = [b"".join(parts) for parts in self._parts]
-        layout = self.layout(call.block)
-        return [seats[layout.seat(position, party)] for party in range(self.program.parties)]
+        return [b"".join(part.data for part in self._parts[seat]) for seat in seats]
 
-    def _sum(self, deal: Deal, offset: int) -> Array:
-        """The sum (or XOR) of what all parties draw for one array."""
-        if deal.xor not in self._sums:
-            fold = np.bitwise_xor if deal.xor else np.add
-            words = [drawn.view(np.uint64) for drawn in self._drawn]
-            total = fold(words[0], words[1])
-            for word in words[2:]:
-                fold(total, word, out=total)
-            self._sums[deal.xor] = total
-        return np.ndarray(deal.shape, deal.dtype, self._sums[deal.xor], offset)
+    def _sum(self, deal: Deal, offset: int, seat: int) -> Array:
+        """The sum (or XOR) of what is drawn for one array, in place of one of the shares.
+
+        By all parties; of a corrected array by all but the one at its seat.
+        """
+        fold = np.bitwise_xor if deal.xor else np.add
+        drawn = [one for index, one in enumerate(self._drawn) if index != seat]
+        words = [np.ndarray((deal.drawn // 8,), np.uint64, one, offset) for one in drawn]
+        for other in words[1:]:
+            fold(words[0], other, out=words[0])
+        return np.ndarray(deal.shape, deal.dtype, drawn[0], offset)
 
     def _deal_node(self, node: Node, values: Values, block: Block) -> Value:
-        layout = self.layout(block)
-        rows = layout.deals[node.id]
-        sums = [self._sum(deal, offset) for deal, offset, _ in rows]
+        rows = self.layout(block).deals[node.id]
+        sums = [self._sum(*row) for row in rows]
         args = [values.get(arg) for arg in node.args]
         targets, known = LAWS[node.op](node, args, sums)
         for (deal, _, seat), total, target in zip(rows, sums, targets, strict=True):
             if target is not None and deal.size:
-                fix = target ^ total if deal.xor else target - total
-                packed = packing.pack(_words(fix, deal.bits), 0, deal.bits)
-                self._parts[seat].append(packed.tobytes())
+                difference = np.bitwise_xor if deal.xor else np.subtract
+                difference(target, total, out=total)
+                self._parts[seat].append(_packed(total, deal.bits))
         return known
 
     def action(self, node: Node, block: Block) -> Action | None:
@@ -94,6 +101,11 @@ class Dealer(Machine):
         if node.kind in (Kind.PUBLIC, Kind.MASKED):
             return super().action(node, block)
         return None
+
+    def gaps(self, node: Node, values: Values) -> Ring:
+        """Differences of r cut to its upper bits, as masks."""
+        r = np.negative(values[node.args[0]]) >> np.uint64(cut(node))
+        return np.negative(comparison.gaps(r))
 
     def open(self, nodes: Sequence[Node], values: Values, block: Block) -> None:
         """Nothing is opened here; what is opened is masked by what is dealt here."""
@@ -116,9 +128,11 @@ class Dealer(Machine):
         """
         assert self._skippable or ref.name not in self._unsure, f"whose mask has {ref.name!r}?"
         mask = self.registers.get(ref.name)
+        if isinstance(mask, Regenerated):
+            return mask[slice(None) if ref.rows is None else ref.rows]
         return mask if mask is None or ref.rows is None else chosen(mask, ref.rows)
 
-    def store(self, ref: Ref, value: Value) -> None:
+    def store(self, ref: Ref, value: Value, drawn_at: int | None = None) -> None:
         """Keep the mask of (rows of) a MASKED register."""
         mask = self.registers.get(ref.name)
         if mask is not None:
@@ -126,9 +140,15 @@ class Dealer(Machine):
                 self._unsure.add(ref.name)
             elif ref.rows is None:
                 self._unsure.discard(ref.name)
-            mask[... if ref.rows is None else ref.rows] = value
+            if isinstance(mask, Regenerated):
+                mask.put(ref.rows, value, self._position, drawn_at)
+            else:
+                mask[... if ref.rows is None else ref.rows] = value
 
 
-def _words(values: Array, bits: int) -> Ring:
-    words = values.astype(np.uint64, copy=False).reshape(-1)
-    return words if bits == 64 else words & np.uint64((1 << bits) - 1)
+def _packed(values: Array, bits: int) -> Bytes:
+    """The low `bits` of every value."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if bits == 8 * flat.itemsize:
+        return flat.view(np.uint8)
+    return packing.pack(flat.astype(np.uint64, copy=False), 0, bits)

@@ -1,11 +1,14 @@
-"""The two doors through which a party's core reaches the world, injected by whoever runs it."""
+"""The doors through which a party's core reaches the world, injected by whoever runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from masque.mpc.types import Ring
+import numpy as np
+from numpy.typing import NDArray
+
+from masque.mpc.types import Ring, Shape
 
 Buffer = bytes | memoryview
 
@@ -29,3 +32,22 @@ class Supply(Protocol):
 
     def corrections(self, position: int, size: int) -> Buffer:
         """The `size` > 0 correction bytes of call `position`; positions only grow."""
+
+
+class Storage(Protocol):
+    """A uint64 array that is read and written by rows; what is read is a copy."""
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Ring:
+        """Rows."""
+
+    def __setitem__(self, rows: slice | NDArray[np.int64], values: Ring) -> None:
+        """Write rows."""
+
+
+Spool = Callable[[Shape], Storage]
+"""`spool(shape)`: where the opened masked values of a large register are kept."""
+
+
+def in_memory(shape: Shape) -> Storage:
+    """A spool that is an array."""
+    return np.zeros(shape, dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""Functions of secrets: selection, smooth functions, argmax; comparison is in `bits`.
+"""Functions of secrets: selection, smooth functions; comparison is in `bits`.
 
 Errors are given against the exact function of the input as represented; every function
 saturates outside its interval and none ever wraps. Inputs may be of any scale; results carry
@@ -12,14 +12,13 @@ from math import ceil, floor, log2
 from math import exp as real_exp
 from math import log as real_log
 
-import numpy as np
-
 from masque.errors import RangeError
-from masque.mpc.bits import Bit, equals, every, join_bits, less, less_each
+from masque.mpc.bits import Bit, equals, every, less, less_each
+from masque.mpc.classes import argmax, argmax_one_hot, softmax
 from masque.mpc.fits import FITS
-from masque.mpc.graph import Kind
 from masque.mpc.public import constant
 from masque.mpc.secret import Secret
+from masque.mpc.waves import BULK, EXACT, FINE, wave
 
 __all__ = [
     "Bit",
@@ -37,6 +36,7 @@ __all__ = [
     "log",
     "reciprocal",
     "relu",
+    "relu_and_bit",
     "sigmoid",
     "softmax",
     "softplus",
@@ -44,20 +44,27 @@ __all__ = [
     "where",
 ]
 
-# (fraction bits of x looked at, of the public coefficients, of the dealt waves)
-BULK = (18, 18, 18)
-EXACT = (20, 20, 20)
-FINE = (26, 22, 26)
-
 
 def where(bit: Bit, x: Secret, y: Secret) -> Secret:
     """x where the bit is one, y elsewhere."""
     return bit.times(x - y) + y
 
 
-def relu(x: Secret) -> Secret:
-    """max(x, 0), exact."""
-    return (~less(x)).times(x)
+def relu(x: Secret, scale: int | None = None, *, resolution: int | None = None) -> Secret:
+    """max(x, 0), exact; or at another `scale`, within one ulp. Openings: as `less`, and of the bit.
+
+    `resolution`: decide by bits worth 2^-resolution and more only; then x may pass where it is
+    below 0 by that much (times the carries; see `less`).
+    """
+    return relu_and_bit(x, scale, resolution=resolution)[0]
+
+
+def relu_and_bit(
+    x: Secret, scale: int | None = None, *, resolution: int | None = None
+) -> tuple[Secret, Bit]:
+    """`relu`, and the bit it decided by: its derivative, as in dx = bit.times_at(dy, scale)."""
+    bit = ~less(x, resolution=resolution)
+    return bit.times(x) if scale is None else bit.times_at(x, scale), bit
 
 
 def clip(x: Secret, low: float, high: float) -> Secret:
@@ -84,24 +91,6 @@ def between(bits: Bit, x: Secret) -> Secret:
 # -- smooth functions (protocol 6) -------------------------------------------------------------
 
 
-def _wave(x: Secret, name: str, precision: tuple[int, int, int]) -> Secret:
-    """The Fourier sum `name` at x, taken modulo its period: valid on the fit's interval only."""
-    fit = FITS[name]
-    phase, public, dealt = precision
-    low = max(0, x.scale - phase)
-    length = x.scale - low + fit.period_bits
-    if low + length > 64:
-        raise RangeError(
-            f"{name} of values at {x.scale} fraction bits takes {low + length} bits; the ring has "
-            "64.",
-            hint=f"Bring them to {64 - fit.period_bits} fraction bits or fewer first.",
-        )
-    masked = x.masked(low, low + length)
-    params = (name, fit.digest.hex(), public, dealt, low, length)
-    node = x.graph.add("waves", (masked,), Kind.SHARE, x.shape, params)
-    return Secret(x.graph, x.shape, public + dealt, fit.peak, share=node)
-
-
 def _guards(x: Secret, name: str) -> Bit:
     """[x < -guard] and [x < guard] of a fit, along a new first axis, within its slack of the truth.
 
@@ -118,28 +107,29 @@ def _guards(x: Secret, name: str) -> Bit:
 def sigmoid(x: Secret, name: str = "sigmoid", *, scale: int = 36) -> Secret:
     """1 / (1 + exp(-x)) for any x, within 6e-5 ("coarse_sigmoid": 4e-4) at `scale` 36.
 
-    A smaller scale (30 at least: within 4e-4) leaves more room for the products that follow.
+    A smaller scale (30 at least: within 4e-4, coarsely 6e-4) leaves more room for the products
+    that follow. Where 1e-3 will do, coarse at 30 is half the work: 12 dealt numbers instead of 24.
 
     Inside the fit's guard the Fourier sum, outside 0 or 1. Openings: x, pairs (1, or 2 for |x|
-    above 2^12), bits; the sum is masked along with the pairs.
+    above 2^18), bits; the sum is masked along with the pairs.
     """
     assert scale >= 30
     precision = (BULK[0], scale // 2, scale - scale // 2)
     bits = _guards(x, name)
-    return (between(bits, _wave(x, name, precision)) - bits.value()[1] + 1).bounded(1.001)
+    return (between(bits, wave(x, name, precision)) - bits.value()[1] + 1).bounded(1.001)
 
 
 def tanh(x: Secret) -> Secret:
     """tanh(x) for any x, within 1e-4. Scale 36. Openings: as `sigmoid`."""
     bits = _guards(x, "tanh")
     ends = 1 - bits.value().sum(axis=0)
-    return (between(bits, _wave(x, "tanh", BULK)) + ends).bounded(1.001)
+    return (between(bits, wave(x, "tanh", BULK)) + ends).bounded(1.001)
 
 
 def softplus(x: Secret) -> Secret:
     """log(1 + exp(x)) for any x, within 8e-5. Scale 36 or that of x. Openings: as `sigmoid`."""
     bits = _guards(x, "softplus_even")
-    middle = between(bits, _wave(x, "softplus_even", BULK) + x.halved(1))
+    middle = between(bits, wave(x, "softplus_even", BULK) + x.halved(1))
     return (middle + (x - bits[1].times(x))).bounded(x.bound + 1.0)
 
 
@@ -157,7 +147,7 @@ def exp(x: Secret, high: float = 0.0) -> Secret:
 
 
 def _exp_inside(x: Secret, inside: Bit) -> Secret:
-    return inside.times(_wave(x, "exp", EXACT)).bounded(1.001)
+    return inside.times(wave(x, "exp", EXACT)).bounded(1.001)
 
 
 # -- functions on a normalised argument (protocol 7) -------------------------------------------
@@ -210,7 +200,7 @@ def reciprocal(x: Secret, minimum: float = 2.0**-10) -> Secret:
     """
     low = floor(log2(minimum))
     y, steps, powers = _normalised(x, low, 1)
-    value = _wave(y, "reciprocal", FINE).at(30)
+    value = wave(y, "reciprocal", FINE).at(30)
     return _scaled(value, steps, [-j for j in powers], 2.0**-low * 1.001)
 
 
@@ -221,7 +211,7 @@ def inverse_sqrt(x: Secret, minimum: float = 2.0**-10) -> Secret:
     """
     low = 2 * floor(log2(minimum) / 2)
     y, steps, powers = _normalised(x, low, 2)
-    value = _wave(y, "inverse_sqrt", FINE).at(30)
+    value = wave(y, "inverse_sqrt", FINE).at(30)
     return _scaled(value, steps, [-j // 2 for j in powers], 2.0 ** (-low // 2) * 1.001)
 
 
@@ -235,54 +225,9 @@ def log(x: Secret, minimum: float = 2.0**-10) -> Secret:
     exponent = steps[1].value()
     for step in steps[2:]:
         exponent = exponent + step.value()
-    value = _wave(y, "log", FINE)
+    value = wave(y, "log", FINE)
     whole = (exponent + low) * constant(x.graph, real_log(2.0), value.scale)
     return (value + whole).bounded(max(abs(low), abs(powers[-1])) * 0.7 + 1)
-
-
-# -- argmax, softmax (protocol 8) --------------------------------------------------------------
-
-
-def argmax_one_hot(x: Secret) -> Bit:
-    """[x_i is the largest of its row] for x [rows, classes]; ties go to the first.
-
-    All pairs of a row are compared at once, on differences of what is opened already. Openings: x,
-    pairs (2), AND (1 or 2).
-    """
-    classes = x.shape[1]
-    assert classes >= 2, "the largest of one is no question"
-    x.masked()
-    left, right = np.triu_indices(classes, k=1)
-    loses = less(x[:, left] - x[:, right])  # of the pair (i, j), i < j: i is strictly smaller
-    both = join_bits(loses, ~loses)
-    pairs = np.arange(len(left))
-    wins = [
-        np.where(right == i, pairs, pairs + len(pairs))[(left == i) | (right == i)]
-        for i in range(classes)
-    ]
-    return every(both[:, np.array(wins)])
-
-
-def argmax(x: Secret) -> Secret:
-    """Index of the largest element of each row of x [rows, classes] -> [rows], scale 0."""
-    one_hot = argmax_one_hot(x).value()
-    classes = x.shape[1]
-    return (one_hot * constant(x.graph, np.arange(classes, dtype=np.float64), 0)).sum(axis=1)
-
-
-def softmax(x: Secret) -> Secret:
-    """exp(x_i) / sum exp(x_j) over each row of x [rows, classes]; scale 40.
-
-    Within (classes + 1) * 4e-5 at worst, when the errors of all powers add up.
-    The row's maximum is subtracted first, so any x is fine.
-    """
-    one_hot = argmax_one_hot(x)
-    largest = one_hot.times(x).sum(axis=1, keepdims=True).bounded(x.bound)
-    below = x - largest  # never above 0, exactly
-    powers = _exp_inside(below, ~less(below, -16.5, resolution=5)).at(20)
-    total = powers.sum(axis=1, keepdims=True)
-    inverse = reciprocal(total, minimum=0.5).at(20)
-    return (powers * inverse).bounded(1.001)
 
 
 def broadcast_pair(x: Secret, y: Secret) -> tuple[Secret, Secret]:

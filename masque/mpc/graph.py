@@ -28,6 +28,7 @@ from math import prod
 
 import numpy as np
 
+from masque.mpc.narrow import narrowed
 from masque.mpc.types import Array, Shape
 
 
@@ -47,10 +48,10 @@ class Kind(Enum):
 Params = tuple[object, ...]
 
 # Operations whose result is public only after everyone's contribution has arrived.
-OPENINGS = frozenset({"mask", "mask_pairs", "mask_bit", "reveal"})
+OPENINGS = frozenset({"mask", "mask_pairs", "mask_bit", "every", "reveal"})
 
 # Linear operations that only move elements: a narrow opening passes through them unharmed.
-MOVES = frozenset({"reshape", "transpose", "index", "broadcast", "concat"})
+MOVES = frozenset({"reshape", "transpose", "index", "broadcast", "concat", "place"})
 
 # Operations whose result may be a view of an operand's memory.
 VIEWS = MOVES | {"add_public", "unmask"}
@@ -58,7 +59,10 @@ VIEWS = MOVES | {"add_public", "unmask"}
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One value: the operation that makes it, its operands' ids, and its static parameters."""
+    """One value: the operation that makes it, its operands' ids, and its static parameters.
+
+    `bits`: how many of its low bits anything uses (`masque.mpc.narrow`), known in a frozen block.
+    """
 
     id: int
     op: str
@@ -66,6 +70,7 @@ class Node:
     kind: Kind
     shape: Shape
     params: Params = ()
+    bits: int = 64
 
     @property
     def size(self) -> int:
@@ -84,7 +89,10 @@ class Step:
 
 @dataclass
 class Graph:
-    """A block under construction, then frozen: nodes in the order they were traced."""
+    """A block under construction, then frozen: nodes in the order they were traced.
+
+    `magnitudes`: what the numbers of every value keep within, for those who account for them.
+    """
 
     name: str
     parties: int
@@ -92,6 +100,7 @@ class Graph:
     constants: list[Array] = field(default_factory=list)
     inputs: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
+    magnitudes: list[float] = field(default_factory=list)
 
     def add(
         self, op: str, args: tuple[int, ...], kind: Kind, shape: Shape, params: Params = ()
@@ -157,9 +166,11 @@ class Block:
         self.constants = tuple(graph.constants)
         self.inputs = dict(graph.inputs)
         self.outputs = dict(graph.outputs)
-        self.nodes = {node.id: node for node in self._needed(graph)}
+        needed = narrowed(self._needed(graph), graph.outputs.values())
+        self.nodes = {node.id: node for node in needed}
         self.steps = tuple(self._schedule())
         self.views = self._views()
+        self.largest = max(graph.magnitudes, default=0.0)
         self.digest = self._digest()
 
     @staticmethod
@@ -201,7 +212,7 @@ class Block:
         text.update(repr((self.name, self.parties, self.inputs, self.outputs)).encode())
         for node in self.nodes.values():
             fields = (node.id, node.op, node.args, node.kind.value, node.shape, node.params)
-            text.update(repr(fields).encode())
+            text.update(repr((*fields, node.bits)).encode())
         for constant in self.constants:
             text.update(repr((constant.dtype.str, constant.shape)).encode())
             text.update(constant.tobytes())

@@ -262,6 +262,24 @@ def copy_vector(typing_context, source, source_at, target, target_at):  # type: 
 
 
 @intrinsic
+def add_vector(typing_context, source, source_at, target, target_at, count):  # type: ignore[no-untyped-def]
+    """Add the first `count` of LANES words at a byte of one array to those at a byte of another."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source_, source_at, target_, target_at, count_ = arguments
+        place = _address(context, builder, target, target_, target_at)
+        vector = _get(builder, _address(context, builder, source, source_, source_at), 0)
+        lanes = ir.Constant(_VECTOR, list(range(LANES)))
+        counted = builder.icmp_signed("<", lanes, _splat(builder, count_))
+        vector = builder.select(counted, vector, ir.Constant(_VECTOR, None))
+        _put(builder, builder.add(_get(builder, place, 0), vector), place, 0)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(source, i64, target, i64, i64), generate
+
+
+@intrinsic
 def pack_pair(typing_context, source, source_at, step, target, target_at):  # type: ignore[no-untyped-def]
     """Pack LANES words of two rows, `step` bytes apart, as [k][row][WORDS]; for ROWS = 2 only."""
 

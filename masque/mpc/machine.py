@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from masque.mpc import ring
 from masque.mpc.correlations import Layout
 from masque.mpc.graph import Block, Kind, Node, Step
+from masque.mpc.indexing import key_of
 from masque.mpc.program import Call, Program, Ref, Rows
 from masque.mpc.types import Array, Ring
 
@@ -23,21 +23,6 @@ Value = Any  # what an interpreter holds for a node
 Values = dict[int, Value]
 Action = Callable[[Values, Mapping[str, Array]], Value]
 Plan = tuple[Step, list[tuple[int, Action]]]
-
-
-@cache
-def _key(params: tuple[object, ...]) -> tuple[Any, ...]:
-    """What `masque.mpc.secret.indexed` made parameters of."""
-    found: list[Any] = []
-    for part in params:
-        match part:
-            case ("slice", *ends):
-                found.append(slice(*ends))
-            case ("take", shape, places):
-                found.append(np.array(places, dtype=np.intp).reshape(shape))
-            case _:
-                found.append(part)
-    return tuple(found)
 
 
 def linear(node: Node, parts: Sequence[Array], public: Sequence[Array], *, constant: bool) -> Ring:
@@ -71,22 +56,29 @@ def linear(node: Node, parts: Sequence[Array], public: Sequence[Array], *, const
             axis, keepdims = node.params
             return np.asarray(np.sum(x, axis=axis, keepdims=keepdims, dtype=np.uint64))  # type: ignore[call-overload]
         case "transpose":
-            return x.T
+            axes: Any = node.params[0] if node.params else None
+            return x.transpose(axes)
         case "reshape":
             return x.reshape(node.shape)
         case "broadcast":
             return np.broadcast_to(x, node.shape)
         case "index":
-            return np.asarray(x[_key(node.params)])
+            return np.asarray(x[key_of(node.params)])
         case "concat":
             (axis,) = node.params
             return np.concatenate(parts, axis=axis)  # type: ignore[call-overload,no-any-return]
+        case "place":
+            result = np.zeros(node.shape, dtype=np.uint64)
+            for part, index in zip(parts, node.params, strict=True):
+                assert isinstance(index, tuple)
+                result[key_of(index)] = part
+            return result
     raise AssertionError(f"no operation {node.op!r}")
 
 
 LINEAR = frozenset(
     {"add", "subtract", "times", "add_public", "times_public", "matmul_public", "sum"}
-) | {"transpose", "reshape", "broadcast", "index", "concat"}
+) | {"transpose", "reshape", "broadcast", "index", "concat", "place"}
 
 
 def _argument(node: Node, arguments: Mapping[str, Array]) -> Ring:
@@ -140,7 +132,13 @@ class Machine(ABC):
         for name in block.views:  # before the first register changes
             values[block.outputs[name]] = self.copied(values.get(block.outputs[name]))
         for name, node_id in block.outputs.items():
-            self.store(call.outputs[name], values.get(node_id))
+            self.store(call.outputs[name], values.get(node_id), self._drawn_at(block, node_id))
+
+    def _drawn_at(self, block: Block, node_id: int) -> int | None:
+        """Where the mask of a masked value lies in the call's stream, if it lies there as it is."""
+        if block.nodes[node_id].op != "mask":
+            return None
+        return self.layout(block).deals[node_id][0][1]
 
     def _input(self, node: Node, call: Call, name: str) -> Value:
         ref = call.inputs[name]
@@ -198,5 +196,5 @@ class Machine(ABC):
         return None if value is None else np.array(value)
 
     @abstractmethod
-    def store(self, ref: Ref, value: Value) -> None:
-        """Write (rows of) a register."""
+    def store(self, ref: Ref, value: Value, drawn_at: int | None) -> None:
+        """Write (rows of) a register; `drawn_at`: see `_drawn_at`."""

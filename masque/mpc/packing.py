@@ -17,7 +17,7 @@ from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic
 
 from masque.errors import ProtocolError
-from masque.mpc.types import Bytes, Ring
+from masque.mpc.types import Array, Bytes, Ring
 
 Buffer = bytes | bytearray | memoryview | Bytes
 
@@ -32,9 +32,20 @@ def packed_size(count: int, bits: int) -> int:
     return (count * bits + 7) // 8
 
 
-def pack(values: Ring, low: int, bits: int) -> Bytes:
-    """Bits low .. low + bits - 1 of each of `values` (uint64 [n]), as uint8 [ceil(n*bits/8)]."""
-    assert low >= 0 and low + bits <= _WORD_BITS, "the bits sent must lie within the element"
+def difference(x: Ring, a: Ring, low: int, bits: int) -> Ring:
+    """Bits low .. low + bits - 1 of x - a: uint64 [size], in one pass."""
+    out = np.empty(x.size, dtype=np.uint64)
+    flat = (np.ascontiguousarray(part).reshape(-1) for part in (x, a))
+    _difference(*flat, low, bits, out)
+    return out
+
+
+def pack(values: Array, low: int, bits: int) -> Bytes:
+    """Bits low .. low + bits - 1 of each of `values`, as uint8 [ceil(n*bits/8)].
+
+    `values`: uint64 [n], or uint8 [n] for up to 8 bits.
+    """
+    assert low >= 0 and low + bits <= 8 * values.itemsize, "the bits must lie within the element"
     values = np.ascontiguousarray(values)
     size = packed_size(values.size, bits)
     if bits == _WORD_BITS:
@@ -58,25 +69,28 @@ def unpack(buffer: Buffer, count: int, bits: int) -> Ring:
 
 
 def accumulate(buffers: Sequence[Buffer], count: int, bits: int, own: Ring) -> Ring:
-    """own + the values of every buffer, modulo 2^bits: uint64 [count].
+    """own + the values of every buffer, modulo 2^bits, in place: `own`, uint64 [count].
 
-    `own`: uint64 [count], each below 2^bits; not changed. One pass over each buffer and no array
-    but the result. Errors: ProtocolError for a buffer of the wrong length.
+    `own`: each below 2^bits. One pass over each buffer, and no array is made. Errors:
+    ProtocolError for a buffer of the wrong length.
     """
     return _fold_all(buffers, count, bits, own, _ADD)
 
 
-def fold_xor(buffers: Sequence[Buffer], count: int, bits: int, own: Ring) -> Ring:
-    """own XOR the values of every buffer: uint64 [count]. Arguments as for `accumulate`."""
+def fold_xor(buffers: Sequence[Buffer], count: int, bits: int, own: Array) -> Array:
+    """own XOR the values of every buffer, in place. Arguments as for `accumulate`.
+
+    `own` may be uint8 for up to 8 bits.
+    """
     return _fold_all(buffers, count, bits, own, _XOR)
 
 
-def _fold_all(buffers: Sequence[Buffer], count: int, bits: int, own: Ring, how: int) -> Ring:
+def _fold_all(buffers: Sequence[Buffer], count: int, bits: int, own: Array, how: int) -> Array:
+    assert bits <= 8 * own.itemsize
     assert own.shape == (count,), "own values and packed values must be of one count"
-    total = np.array(own, dtype=np.uint64)
-    for buffer in buffers:
-        _fold(_checked(buffer, count, bits), bits, how, total)
-    return total
+    for source in [_checked(buffer, count, bits) for buffer in buffers]:
+        _fold(source, bits, how, own)
+    return own
 
 
 def _checked(buffer: Buffer, count: int, bits: int) -> Bytes:
@@ -131,6 +145,7 @@ def _store(typing_context, array, offset, value, width):  # type: ignore[no-unty
 
 _SOURCE = types.Array(types.uint8, 1, "C", readonly=True)
 _VALUES = types.Array(types.uint64, 1, "C", readonly=True)
+_SMALL = types.Array(types.uint8, 1, "C", readonly=True)
 
 
 @numba.njit
@@ -189,7 +204,23 @@ def _fold_bits(source, how, values):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    types.void(_SOURCE, types.int64, types.int64, types.uint64[::1]), nogil=True, cache=True
+    types.void(_VALUES, _VALUES, types.int64, types.int64, types.uint64[::1]),
+    nogil=True,
+    cache=True,
+)
+def _difference(x, a, low, bits, out):  # type: ignore[no-untyped-def]
+    mask, shift = _mask(bits), np.uint64(low)
+    for i in range(len(out)):
+        out[i] = ((x[i] - a[i]) >> shift) & mask
+
+
+@numba.njit(
+    [
+        types.void(_SOURCE, types.int64, types.int64, values)
+        for values in (types.uint64[::1], types.uint8[::1])
+    ],
+    nogil=True,
+    cache=True,
 )
 def _fold(source, bits, how, values):  # type: ignore[no-untyped-def]
     """values[i] = values[i] + (or XOR) value i of the stream, modulo 2^bits."""
@@ -243,7 +274,14 @@ def _pack_bits(values, low, packed):  # type: ignore[no-untyped-def]
     _store(packed, whole, byte, 8)
 
 
-@numba.njit(types.void(_VALUES, types.int64, types.int64, types.uint8[::1]), nogil=True, cache=True)
+@numba.njit(
+    [
+        types.void(values, types.int64, types.int64, types.uint8[::1])
+        for values in (_VALUES, _SMALL)
+    ],
+    nogil=True,
+    cache=True,
+)
 def _pack(values, low, bits, packed):  # type: ignore[no-untyped-def]
     """Write the stream of the chosen bits; `packed` has 8 bytes beyond the stream."""
     shift = np.uint64(low)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from masque.mpc import comparison, trig
-from masque.mpc.bilinear import BILINEAR
-from masque.mpc.correlations import truncation, wave, window
+from masque.mpc import comparison, conjunction, trig
+from masque.mpc.bilinear import multiply
+from masque.mpc.correlations import combination, cut, group_size, truncation, wave, window
 from masque.mpc.doors import Source
 from masque.mpc.graph import Block, Node
 from masque.mpc.machine import Machine, Values, linear
@@ -54,7 +54,7 @@ class Plain(Machine):
         held = self.registers[ref.name]
         return np.asarray(held if ref.rows is None else held[ref.rows])
 
-    def store(self, ref: Ref, value: Ring) -> None:
+    def store(self, ref: Ref, value: Ring, drawn_at: int | None = None) -> None:
         """Write (rows of) a register."""
         self.registers[ref.name][... if ref.rows is None else ref.rows] = value
 
@@ -67,7 +67,12 @@ class Plain(Machine):
         for node in nodes:
             value = values[node.id] = values[node.args[0]]
             if node.op == "mask_pairs":
-                values[node.id] = comparison.pad_pairs(value, first=True)
+                arity = combination(node).arity
+                values[node.id] = comparison.pad_pairs(value, arity, first=True)
+            if node.op == "every":
+                size = group_size(node)
+                groups = conjunction.group_bits(value, size, first=True)
+                values[node.id] = (groups == (1 << size) - 1).astype(np.uint8)
             if node.op == "reveal":
                 self.opened[str(node.params[0])] = np.array(value)
                 self.stopped = self.stopped or bool(node.params[1] == "stop" and np.any(value))
@@ -79,7 +84,7 @@ class Plain(Machine):
     def product(self, node: Node, values: Values) -> Ring:
         """x o y."""
         x, y = values[node.args[0]], values[node.args[1]]
-        return BILINEAR[str(node.params[0])].function(x, y)
+        return multiply(node.params, x, y)
 
     def flag_times(self, node: Node, values: Values) -> Ring:
         """b x."""
@@ -91,13 +96,26 @@ class Plain(Machine):
 
     def truncate(self, node: Node, values: Values) -> Ring:
         """x * factor / 2^shift, rounded to nearest."""
-        shift, width = truncation(node)
         factor = values[node.args[1]] if len(node.args) > 1 else None
-        y = np.asarray(values[node.args[0]]) + np.uint64(1 << (width - 1))
+        return self._truncated(node, values[node.args[0]], factor)
+
+    def _truncated(self, node: Node, x: Ring, factor: Ring | None) -> Ring:
+        shift, width = truncation(node)
+        y = np.asarray(x) + np.uint64(1 << (width - 1))
         assert not (y >> np.uint64(width)).any(), f"a value is beyond {width - 1} bits, its bound"
         one = np.uint64(1) if factor is None else factor
         offset = one << np.uint64(width - 1 - shift)
         return np.asarray(scale_down(y, factor, shift, half=True) - offset)
+
+    def flag_truncate(self, node: Node, values: Values) -> Ring:
+        """b x / 2^shift."""
+        bit, x = values[node.args[0]], values[node.args[1]]
+        return np.asarray(bit.astype(np.uint64) * self._truncated(node, x, None))
+
+    def gaps(self, node: Node, values: Values) -> Ring:
+        """Differences within rows, each value cut to its upper bits first."""
+        clear = np.asarray(values[node.args[0]]).view(np.int64)
+        return comparison.gaps(clear >> np.int64(cut(node))).view(np.uint64)
 
     def words(self, node: Node, values: Values) -> None:
         """Material of the circuit; nothing in the clear."""
@@ -121,20 +139,16 @@ class Plain(Machine):
         """x < t."""
         return np.asarray(values[node.args[0]][..., 0] & 1)
 
-    def equal_bit(self, node: Node, values: Values) -> Bytes:
-        """x == t, or all of several bits."""
-        return np.asarray(values[node.args[0]][..., 0] >> 1)
-
-    def pairs_of(self, node: Node, values: Values) -> Bytes:
-        """Bits as (never less, equal)."""
-        return np.asarray(values[node.args[0]] << 1)
+    def equal_bits(self, node: Node, values: Values) -> Bytes:
+        """x == t in the top chunk, ones below it."""
+        return np.asarray(values[node.args[0]] >> 1)
 
     def combine(self, node: Node, values: Values) -> Bytes:
         """The first pair from the top that is not equal decides; all equal is equal."""
         groups = values[node.args[0]]
         less, equal = groups & 1, groups >> 1
-        result, so_far = less[..., 3], equal[..., 3]
-        for j in (2, 1, 0):
+        result, so_far = less[..., -1], equal[..., -1]
+        for j in reversed(range(combination(node).arity - 1)):
             result, so_far = result | (so_far & less[..., j]), so_far & equal[..., j]
         return np.asarray(result | so_far << 1)
 

@@ -15,7 +15,7 @@ Source: NIST SP 800-38A, section 6.5 (counter mode); RFC 7693 (keyed BLAKE2b).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -90,17 +90,41 @@ class Stream:
         """
         assert 0 <= position < 1 << 64, "a position has 64 bits"
         assert 0 <= size < MAXIMUM_SIZE, "a position holds fewer than 2^68 bytes"
-        # update_into asks for one block less a byte beyond the data.
-        words = np.empty((size + _BLOCK_SIZE + 7) // 8, dtype=np.uint64)
-        block = words.view(np.uint8)
-        self._encryptor.reset_nonce(position.to_bytes(8, "big") + bytes(8))
-        for start in range(0, size, len(_ZEROS)):
-            self._encryptor.update_into(_ZEROS[: size - start], block.data[start:])
+        return self.expand_spans(position, size, ((0, size),))
+
+    def expand_from(self, position: int, offset: int, size: int) -> Bytes:
+        """`size` bytes of `position` from byte `offset` on, a multiple of 8: as `expand`'s."""
+        assert offset >= 0 and offset % 8 == 0, "arrays lie at whole words"
+        skip = offset % _BLOCK_SIZE
+        block, first = _room(size + skip), offset // _BLOCK_SIZE
+        self._fill(position, first, block, size + skip)
+        return block[skip : size + skip]
+
+    def expand_spans(self, position: int, size: int, spans: Sequence[tuple[int, int]]) -> Bytes:
+        """As `expand`, but only the bytes of `spans` (start, stop) are expanded, the rest is not.
+
+        In ascending order, each start at a whole block of 16 bytes.
+        """
+        block = _room(size)
+        for start, stop in spans:
+            assert start % _BLOCK_SIZE == 0 and stop <= size
+            self._fill(position, start // _BLOCK_SIZE, block[start:], stop - start)
         return block[:size]
+
+    def _fill(self, position: int, first: int, into: Bytes, size: int) -> None:
+        """`size` bytes from block `first` of `position` on; `into` has room for a block more."""
+        self._encryptor.reset_nonce(position.to_bytes(8, "big") + first.to_bytes(8, "big"))
+        for at in range(0, size, len(_ZEROS)):
+            self._encryptor.update_into(_ZEROS[: size - at], into.data[at:])
 
     def words(self, position: int, count: int) -> Ring:
         """The first `count` ring elements of `position`: uint64 [count], little-endian words."""
         return self.expand(position, 8 * count).view("<u8").astype(np.uint64, copy=False)
+
+
+def _room(size: int) -> Bytes:
+    """Uninitialised, aligned to 8 bytes, and a block longer: `update_into` asks for that."""
+    return np.empty((size + _BLOCK_SIZE + 7) // 8, dtype=np.uint64).view(np.uint8)
 
 
 def expand(seed: bytes, position: int, size: int) -> Bytes:

@@ -19,15 +19,20 @@ from masque.mpc.types import Ring
 
 _THIN = 3  # columns of b, up to which half of a vector register or more would be idle
 _SHORT = 3  # columns of a, up to which a step of a tile would be mostly idle
-_TINY, _TINY_THIN = 800, 2500  # products, up to which numpy's `dot` takes less time than a call
+# Products, up to which numpy's `dot`, which minds words of the result most, takes less time than a
+# call: in general, for short sums, for results of few words.
+_TINY, _TINY_SHORT, _TINY_THIN, _FEW_WORDS = 800, 192, 2500, 4
 
 
 def matmul(a: Ring, b: Ring) -> Ring:
     """a @ b modulo 2^64: uint64 [m, k] and [k, n] of any strides -> [m, n] in C order."""
-    (m, k), n = a.shape, b.shape[1]
-    if m * n * k <= _TINY_THIN and _is_tiny(m * n, k):
-        product: Ring = a.dot(b)
-        return product
+    n = b.shape[1]
+    products = a.size * n
+    if products <= _TINY and (products <= _TINY_SHORT or a.shape[1] > _SHORT):
+        return a.dot(b)  # type: ignore[no-any-return]
+    m, k = a.shape
+    if m * n <= _FEW_WORDS and products <= _TINY_THIN:
+        return a.dot(b)  # type: ignore[no-any-return]
     assert b.shape[0] == k, f"cannot multiply {a.shape} by {b.shape}"
     if k == 1:
         return np.multiply(a, b, order="C")
@@ -39,11 +44,6 @@ def matmul(a: Ring, b: Ring) -> Ring:
     return c
 
 
-def _is_tiny(words: int, k: int) -> bool:
-    """Whether numpy's `dot` is quick for a result of `words` words: it minds those most."""
-    return words <= 4 or (words * k <= _TINY and (k > _SHORT or words <= 64))
-
-
 def column_dot(x: Ring, y: Ring) -> Ring:
     """The dot product of each column of `x` with that of `y`: uint64 [m, n] twice -> [n]."""
     assert x.shape == y.shape and x.ndim == 2, f"cannot multiply {x.shape} by {y.shape}"
@@ -52,6 +52,19 @@ def column_dot(x: Ring, y: Ring) -> Ring:
         _column_dot(x, y, total)
     except TypeError:  # words that are not aligned
         _column_dot(x.copy(), y.copy(), total)
+    return total
+
+
+def row_dot(x: Ring, y: Ring) -> Ring:
+    """The dot product of each row of `x` with that of `y`: uint64 [m, n] twice -> [m]."""
+    assert x.shape == y.shape and x.ndim == 2, f"cannot multiply {x.shape} by {y.shape}"
+    if x.strides[1] != 8 and y.strides[1] != 8:
+        return column_dot(x.T, y.T)
+    total = np.zeros(len(x), dtype=np.uint64)
+    try:
+        _row_dot(x, y, total)
+    except TypeError:  # words that are not aligned
+        _row_dot(x.copy(), y.copy(), total)
     return total
 
 
@@ -164,6 +177,21 @@ def _column_dot(x, y, total):  # type: ignore[no-untyped-def]
         for j in range(n):
             for i in range(m):
                 total[j] += x[i, j] * y[i, j]
+
+
+@numba.njit(types.void(_ANY, _ANY, types.uint64[::1]), nogil=True, cache=True)
+def _row_dot(x, y, total):  # type: ignore[no-untyped-def]
+    """total[i] += sum over j of x[i, j] y[i, j], row by row."""
+    m, n = x.shape
+    (x_down, x_right), (y_down, y_right) = x.strides, y.strides
+    steps, begin = n // LANES, 0
+    contiguous = x_right == 8 and y_right == 8 and steps > 0
+    for i in range(m):
+        if contiguous:
+            dots(1, steps, x, i * x_down, x_down, y, i * y_down, total, 8 * i)
+            begin = steps * LANES
+        for j in range(begin, n):
+            total[i] += word(x, i * x_down + j * x_right) * word(y, i * y_down + j * y_right)
 
 
 def warm() -> None:

@@ -23,15 +23,15 @@ import numpy as np
 from masque.errors import RangeError
 from masque.mpc.bilinear import BILINEAR
 from masque.mpc.graph import MOVES, Graph, Kind
+from masque.mpc.indexing import indexed, placements
 from masque.mpc.public import Public, constant, encode_factor
+from masque.mpc.scaling import RING_BITS, truncation_window
 from masque.mpc.types import Array, Shape
 
-RING_BITS = 62  # magnitudes stay below 2^62, so that sums of two never wrap
 CONSTANT_BITS = 20  # precision of public factors, relative
 FACTOR_BITS = 24  # the same for factors applied within a truncation
 MAXIMUM_FACTOR_BITS = 30
-CARRIED = frozenset({"reshape", "transpose", "broadcast"})  # masked through their operand
-SLACK = 1 + 2.0**-40  # bounds are floating-point numbers, rounded at every operation
+CARRIED = frozenset({"reshape", "transpose", "broadcast", "place"})  # masked through their operand
 
 
 def _fits(scale: int, bound: float, what: str) -> None:
@@ -58,20 +58,6 @@ class Forms:
     words: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
-def indexed(shape: Shape, index: object) -> tuple[Shape, tuple[object, ...]]:
-    """The shape of x[index], and the parameters of an `index` node."""
-    example = np.empty(shape, dtype=np.bool_)[index]  # type: ignore[call-overload]
-    params: list[object] = []
-    for key in index if isinstance(index, tuple) else (index,):
-        if isinstance(key, slice):
-            params.append(("slice", key.start, key.stop, key.step))
-        elif isinstance(key, np.ndarray):
-            params.append(("take", key.shape, tuple(key.reshape(-1).tolist())))
-        else:
-            params.append(key)
-    return np.shape(example), tuple(params)
-
-
 class Secret:
     """An array of secret numbers; see the module docstring."""
 
@@ -89,6 +75,8 @@ class Secret:
         recipe: Recipe | None = None,
     ) -> None:
         _fits(scale, bound, f"A value of block {graph.name!r}")
+        if bound != inf:
+            graph.magnitudes.append(bound * 2.0**scale)
         self.graph, self.shape, self.scale, self.bound = graph, shape, scale, bound
         self.forms = Forms(share, masked, recipe)
 
@@ -261,8 +249,12 @@ class Secret:
         """The dot products of the columns of two matrices: [m, n] twice -> [n]."""
         return product("column_dot", self, other)
 
-    def sum(self, axis: int | None = None, *, keepdims: bool = False) -> Secret:
-        """Sum over one axis, or over all elements."""
+    def row_dot(self, other: Secret) -> Secret:
+        """The dot products of the rows of two matrices: [m, n] twice -> [m]."""
+        return product("row_dot", self, other)
+
+    def sum(self, axis: int | tuple[int, ...] | None = None, *, keepdims: bool = False) -> Secret:
+        """Sum over one axis, several, or over all elements."""
         example = np.empty(self.shape, dtype=np.bool_).sum(axis=axis, keepdims=keepdims)
         count = max(1, int(np.prod(self.shape)) // max(1, example.size))
         params = (axis, keepdims)
@@ -273,7 +265,13 @@ class Secret:
     @property
     def T(self) -> Secret:  # numpy's name
         """The transpose."""
-        return self.linear("transpose", (), (), self.shape[::-1], self.scale, self.bound)
+        return self.transpose()
+
+    def transpose(self, *axes: int) -> Secret:
+        """The axes in the order given, or reversed."""
+        shape = np.empty(self.shape, dtype=np.bool_).transpose(axes or None).shape
+        params = (axes,) if axes else ()
+        return self.linear("transpose", (), params, shape, self.scale, self.bound)
 
     def reshape(self, *shape: int) -> Secret:
         """The same elements in another shape."""
@@ -288,6 +286,10 @@ class Secret:
         """Numpy indexing by integers, slices and integer arrays, known while tracing."""
         shape, params = indexed(self.shape, index)
         return self.linear("index", (), params, shape, self.scale, self.bound)
+
+    def placed(self, shape: Shape, index: object) -> Secret:
+        """Zeros of `shape` with this value at `index`: the adjoint of indexing (see `place`)."""
+        return place([self], [index], shape)
 
     # -- division by powers of two ---------------------------------------------------------------
 
@@ -339,49 +341,44 @@ class Secret:
         return Secret(self.graph, self.shape, scale, bound, share=node)
 
 
-def guard_bits(parties: int) -> int:
-    """Bits opened below the cut so that the carries of n parties move a result by one ulp."""
-    return max(2, ceil(log2(parties)))
-
-
-def truncation_window(magnitude: float, shift: int, bits: int, parties: int) -> tuple[int, int]:
-    """Width B and lowest opened bit for z * factor / 2^shift, |z| <= magnitude, factor < 2^bits.
-
-    B is the least with magnitude < 2^(B-1) - n 2^low and B > shift (Escudero et al., ePrint
-    2020/338, section 5.1, with the opening narrowed; docs/protocol.md, protocol 4). `low` leaves
-    guard bits for the carries of n parties.
-    """
-    low = max(0, shift - bits - guard_bits(parties))
-    need = ceil(magnitude * SLACK) + parties * (1 << low) + 1
-    width = max(shift + 1, need.bit_length() + 1)
-    if width > RING_BITS + 1:
-        raise RangeError(
-            f"a value of {width} bits is too wide to be divided by 2^{shift}.",
-            hint="Use tighter ranges or weight bounds, smaller batches, or a smaller scale.",
-        )
-    return width, low
-
-
-def product(kind: str, x: Secret, y: Secret, bound: float | None = None) -> Secret:
-    """The bilinear product `kind` (mul, matmul, column_dot) of two secrets (protocol 3).
+def product(
+    kind: str,
+    x: Secret,
+    y: Secret,
+    bound: float | None = None,
+    params: tuple[object, ...] = (),
+) -> Secret:
+    """The bilinear product `kind` (`masque.mpc.bilinear`) of two secrets (protocol 3).
 
     `bound`: one that the caller can prove, where it is below that of all terms at their largest.
+    `params`: the parameters of the kind, such as (stride, padding) of conv2d.
     """
     table = BILINEAR[kind]
-    shape, terms = table.shape(x.shape, y.shape), table.terms(x.shape, y.shape)
+    shape, terms = table.shape(x.shape, y.shape, *params), table.terms(x.shape, y.shape, *params)
     scale, largest = x.scale + y.scale, x.bound * y.bound * terms
     bound = largest if bound is None else min(largest, bound)
     assert bound != inf, "whole ring elements can only be added and compared"
     args = (x.masked(), y.masked())
-    node = x.graph.add("product", args, Kind.SHARE, shape, (kind,))
+    node = x.graph.add("product", args, Kind.SHARE, shape, (kind, *params))
     return Secret(x.graph, shape, scale, bound, share=node)
+
+
+def _level(parts: Sequence[Secret]) -> tuple[list[Secret], float]:
+    """Parts brought to the largest of their scales, and the largest of their bounds."""
+    scale = max(part.scale for part in parts)
+    return [part._shifted(scale - part.scale) for part in parts], max(p.bound for p in parts)
 
 
 def concatenate(parts: Sequence[Secret], axis: int) -> Secret:
     """Join secrets along an axis; all are brought to the largest scale."""
-    scale = max(part.scale for part in parts)
-    first, *rest = (part._shifted(scale - part.scale) for part in parts)
-    shapes = [np.empty(part.shape, dtype=np.bool_) for part in (first, *rest)]
+    (first, *rest), bound = _level(parts)
+    shapes = [np.empty(part.shape, dtype=np.bool_) for part in parts]
     shape = np.concatenate(shapes, axis=axis).shape
-    bound = max(part.bound for part in parts)
-    return first.linear("concat", tuple(rest), (axis,), shape, scale, bound)
+    return first.linear("concat", tuple(rest), (axis,), shape, first.scale, bound)
+
+
+def place(parts: Sequence[Secret], indices: Sequence[object], shape: Shape) -> Secret:
+    """Zeros of `shape` with every part at its index, no two at one place; at the largest scale."""
+    (first, *rest), bound = _level(parts)
+    params = placements(shape, [part.shape for part in parts], indices)
+    return first.linear("place", tuple(rest), params, shape, first.scale, bound)

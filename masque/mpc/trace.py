@@ -46,12 +46,16 @@ class Trace:
         value = value.at(scale)
         self.graph.outputs[name] = value.masked() if masked else value.share()
 
-    def reveal(self, name: str, value: Secret, *, effect: Effect = "") -> None:
+    def reveal(
+        self, name: str, value: Secret, *, effect: Effect = "", refusal: tuple[str, str] = ("", "")
+    ) -> None:
         """A declared opening, to all parties.
 
-        `effect`: "stop" if a one ends training early, "require" if a zero refuses the job.
+        `effect`: "stop" if a one ends training early, "require" if a zero refuses the job, with
+        `refusal`: what is wrong, and what to do.
         """
-        self.graph.add("reveal", (value.share(),), Kind.SHARE, value.shape, (name, effect))
+        params = (name, effect, *refusal)
+        self.graph.add("reveal", (value.share(),), Kind.SHARE, value.shape, params)
 
     def freeze(self) -> Block:
         """The finished block."""

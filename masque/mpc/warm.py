@@ -15,10 +15,17 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-MODULES = ("masque.mpc.packing", "masque.mpc.ring", "masque.mpc.comparison", "masque.mpc.trig")
+MODULES = (
+    "masque.mpc.packing",
+    "masque.mpc.ring",
+    "masque.mpc.convolution",
+    "masque.mpc.comparison",
+    "masque.mpc.trig",
+    "masque.mpc.truncation",
+)
 """The modules with kernels; each has a function `warm()`."""
 
-INLINED = ("kernels.py", "blocks.py")
+INLINED = ("kernels.py", "blocks.py", "slabs.py")
 """The files beside this one whose code ends up in the kernels of others."""
 
 

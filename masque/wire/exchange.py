@@ -5,8 +5,9 @@
         theirs = exchange.swap(ours)        # as often as the program wants, in one thread
 
 Every swap sends the same payload to every other party and waits for theirs. Nothing depends on what
-the payloads hold. Long payloads go chunk by chunk in step, so that no party ever holds more of a
-peer's message than it asked for, and none waits for another to read.
+the payloads hold. A payload beyond `DIRECT` bytes is sent by a thread of its own, chunk by chunk,
+while the caller's receives: over a long way it fills the sockets long before it is sent, and if all
+parties only sent then, none would read. HTTP/2's window bounds what arrives before it is read.
 
 A failure ends the exchange for good: the first error is raised by `swap`, now and ever after, and
 told to the other parties with the name of the culprit, so that all of them report the same one.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -35,6 +37,9 @@ from masque.wire.registration import Registration
 PATIENCE = 60.0
 OPENING = 30.0
 LIFETIME = 24 * 3600.0
+DIRECT = 1 << 18
+"""Bytes of payload up to which the thread that swaps sends by itself, before it receives."""
+
 _RETRY = 0.2
 _DEAF = 2.0
 """Seconds to learn why a peer stopped listening before that itself is the error."""
@@ -67,6 +72,8 @@ class PeerExchange:
         self._ending = threading.Lock()
         self._error: MasqueError | None = None
         self._over = threading.Event()
+        self._sender = ThreadPoolExecutor(1, "exchange-send")
+        self._accepting: tuple[Callable[[], None], float] | None = None
         self._awaited: tuple[Callable[[], None], float] | None = None
         self.rounds = 0
         """Swaps finished so far."""
@@ -160,18 +167,30 @@ class PeerExchange:
     def _trade(self, payload: Buffer) -> list[memoryview]:
         size = len(payload)
         parts = [Assembly(link.peer, self.rounds, size) for link in self._links]
-        for chunk in range(chunks_of(size)):
-            message = frame(self.rounds, payload, chunk)
-            for link in self._links:
-                self._awaited = (link.stop_sending, time.monotonic() + self._patience)
-                link.send(message)
+        sent = None
+        if size > DIRECT:
+            sent = self._sender.submit(self._send, payload)
+        else:
+            self._send(payload)
+        for _ in range(chunks_of(size)):
             for link, part in zip(self._links, parts, strict=True):
                 part.add(self._receive(link))
         self._awaited = None
+        if sent is not None:
+            sent.result()
         for link in self._links:
             link.traffic.sent += size
             link.traffic.received += size
         return [part.payload() for part in parts]
+
+    def _send(self, payload: Buffer) -> None:
+        """`payload` to all others, in this thread or in that of `_sender`."""
+        for chunk in range(chunks_of(len(payload))):
+            message = frame(self.rounds, payload, chunk)
+            for link in self._links:
+                self._accepting = (link.stop_sending, time.monotonic() + self._patience)
+                link.send(message)
+        self._accepting = None
 
     def _receive(self, link: Link) -> bytes:
         start = time.monotonic()
@@ -209,10 +228,9 @@ class PeerExchange:
     def _watch(self) -> None:
         """In a thread of its own: break off what waits beyond its time."""
         while not self._over.wait(min(0.25, self._patience / 4)):
-            awaited = self._awaited
-            if awaited is not None and time.monotonic() > awaited[1]:
-                self._awaited = None
-                awaited[0]()
+            for awaited in (self._accepting, self._awaited):
+                if awaited is not None and time.monotonic() > awaited[1]:
+                    awaited[0]()
 
     def _explain(self, link: Link, error: grpc.RpcError) -> MasqueError:
         if self._error is not None:
@@ -289,6 +307,7 @@ class PeerExchange:
                 return
             self._error = error
         self._over.set()
+        self._sender.shutdown(wait=False)
         if self._registration is not None:
             self._registration.close(told)
         for link in self._links:

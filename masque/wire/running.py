@@ -20,7 +20,7 @@ import structlog
 
 from masque.errors import MasqueError
 from masque.version import __version__
-from masque.wire import logs
+from masque.wire import logs, memory
 from masque.wire.identity import Role
 from masque.wire.server import Server
 from masque.wire.settings import ServiceSettings, Settings, load_settings
@@ -42,6 +42,7 @@ def main(
     parser.add_argument("--version", action="version", version=__version__)
     path: Path = parser.parse_args(arguments).config
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # shares and seeds would be in the file
+    memory.keep_freed()
     try:
         settings = load_settings(kind, path)
         logs.configure(settings.name, level=settings.log_level)

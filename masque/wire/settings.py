@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 from masque.errors import IdentityError
 from masque.jobs import document
 from masque.jobs.complaints import Complaint, refusal, validated
-from masque.jobs.spec import Section
+from masque.jobs.section import Section
 from masque.wire.identity import Identity, Role
 from masque.wire.server import split_address
 from masque.wire.tls import Credentials, find_credentials, load_credentials
@@ -75,7 +75,11 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 def load_settings(kind: type[Settings], path: Path) -> Settings:
     """Read a service's file. Raises SpecError naming file, line and field of every mistake."""
-    source = document.read(path)
+    return read_settings(kind, document.read(path), path)
+
+
+def read_settings(kind: type[Settings], source: document.Document, path: Path) -> Settings:
+    """The same of a file that was read already."""
     settings, complaints = validated(kind, source)
     if settings is not None:
         complaints = _complaints(settings)

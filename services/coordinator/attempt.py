@@ -144,7 +144,8 @@ class Attempt:
                 break
         name, error = blame(first.asked, failures, self.job.everybody)
         self._hint = error.hint
-        return _Posted(PeerFailed(name, self.job.attempt, error.message.rstrip(".")))
+        reason = bare(error.message, self.job)
+        return _Posted(PeerFailed(name, self.job.attempt, reason.rstrip(".")))
 
     def _step(self, posted: _Posted) -> None:
         event = posted.event
@@ -255,6 +256,12 @@ class Attempt:
     def _tell(self, party: str, traffic: Any) -> None:
         self._traffic[party] = (int(traffic.exchanges), int(traffic.sent))
         self._board.news(self.job.job_id, self.job.state.value, self.progress)
+
+
+def bare(text: str, job: ConductedJob) -> str:
+    """What a peer says, without that the job has failed: we say that ourselves."""
+    head = f"job {job.job_id}, attempt {job.attempt}, has failed"
+    return text.removeprefix(head).partition(": ")[2] if text.startswith(head) else text
 
 
 def blame(

@@ -175,7 +175,7 @@ class Conductor:
         with Peers(settings, self._credentials) as peers, threads:
             held = dict(zip(peers.names, threads.map(peers.tables, peers.names), strict=True))
         agreed, problems = agreed_tables(held)
-        named = [p for p in problems if any(repr(name) in p for name in spec.data.datasets)]
+        named = [p for p in problems if any(repr(name) in p for name in spec.shared)]
         if named:
             raise Refused(
                 f"The parties do not hold the same data: {'; '.join(named)}.",

@@ -20,6 +20,7 @@ from masque.mpc import prg
 from masque.mpc.dealer import Dealer
 from masque.mpc.program import Program
 from masque.v1.dealer_pb2 import Material
+from masque.wire import memory
 from masque.wire.material import pack, seed_message
 from services.dealer.outbox import Outbox
 
@@ -110,6 +111,7 @@ class Dealing:
         for outbox in self._outboxes.values():
             outbox.fail(error)
         self._ended(error)
+        memory.give_back_soon()
 
     def _stream(self, party: str, seed: bytes) -> Iterator[Material]:
         outbox, pace = self._outboxes[party], self._pace
@@ -135,6 +137,7 @@ class Dealing:
                 return
             self._over = True
         self._ended(None)
+        memory.give_back_soon()
 
     def _deal(self) -> None:
         try:

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from masque.errors import MasqueError
 from masque.jobs.bound import BoundJob
 from masque.jobs.ledger import Ledger
-from masque.mpc.doors import Buffer, Source
+from masque.mpc.doors import Buffer, Source, Spool, in_memory
 from masque.mpc.party import Party
 from masque.mpc.program import Opening, Program
 from masque.wire.recipients import Recipient
@@ -67,6 +67,7 @@ class Doors:
     source: Source
     ledger: Ledger
     let_go: Callable[[], None]
+    spool: Spool = in_memory
 
 
 @dataclass
@@ -204,7 +205,15 @@ class Attempt:
         doors = self._doors
         doors.exchange.open()
         seed = doors.stock.seed()
-        party = Party(self.program, self.index, seed, doors.stock, doors.exchange, doors.source)
+        party = Party(
+            self.program,
+            self.index,
+            seed,
+            doors.stock,
+            doors.exchange,
+            doors.source,
+            doors.spool,
+        )
         with self._lock:
             if self._ended is not None:
                 raise self._ended

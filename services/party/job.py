@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from masque.errors import JobFailed, MasqueError, ProtocolError
+from masque.errors import JobFailed, MasqueError, ProtocolError, Refused
 from masque.jobs import computing
 from masque.jobs.bound import BoundJob
 from masque.jobs.computing import ComputedJob
@@ -261,8 +261,9 @@ class Job:
     def _break(self, number: int, error: Exception) -> MasqueError:
         """It cannot go on: note why and who is to blame, let go of everything; what to raise."""
         known = error if isinstance(error, MasqueError) else accident(self.state.job_id, error)
+        told = str(known) if isinstance(known, Refused) else known.message  # what to do, as well
         try:
-            self._apply(computing.Broken(number, sentence(known.message), culprit(known)))
+            self._apply(computing.Broken(number, sentence(told), culprit(known)))
         except AssertionError:  # not a state in which anything can break
             return known
         state = self.state

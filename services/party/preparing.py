@@ -152,7 +152,7 @@ def check_policy(policy: Policy, job: BoundJob, program: Program, party: str) ->
 
 def source_of(job: BoundJob, program: Program, store: Store) -> Source:
     """The door to the store: rows of the uploads that the job names, and of no others."""
-    uploads: Mapping[str, str] = {table.name: table.upload for table in job.tables}
+    uploads: Mapping[str, str] = {table.name: table.upload for table in job.shared}
 
     def read(name: str, rows: slice) -> Ring:
         dataset = program.inputs[name].dataset.removesuffix(IDENTIFIERS)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from masque.jobs.spec import Section
+from masque.jobs.section import Section
 from masque.wire.settings import Address, DnsName, PathField, PeerSettings, ServiceSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]

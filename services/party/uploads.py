@@ -13,7 +13,7 @@ from masque.data.store import Store
 from masque.data.table import parse_table
 from masque.data.upload import Writer
 from masque.errors import NotFound, ProtocolError, Refused
-from masque.jobs.spec import NAME
+from masque.jobs.section import NAME
 from masque.v1.party_pb2 import UploadHeader, UploadMessage, UploadReply
 from masque.wire.tls import MAX_REPLY
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from masque.data.spool import FileRows
 from masque.data.store import Store
 from masque.errors import MasqueError
 from masque.jobs.bound import BoundJob
@@ -17,6 +19,7 @@ from masque.jobs.policy import Policy
 from masque.mpc.program import Program
 from masque.v1.dealer_pb2 import CorrelationsRequest, Material
 from masque.v1.dealer_pb2_grpc import DealerStub
+from masque.wire import memory
 from masque.wire.binding import Binding
 from masque.wire.exchange import PeerExchange
 from masque.wire.failures import translated
@@ -125,6 +128,7 @@ class PartyWorkshop:
             self.totals.account.add(account)
             for name, size in sent_to.items():
                 self.totals.sent_to[name] = self.totals.sent_to.get(name, 0) + size
+        memory.give_back_soon()
 
     def _doors(self, job: BoundJob, program: Program, index: int, failed: Listener) -> Doors:
         around, limits = self._around, self._limits
@@ -157,7 +161,8 @@ class PartyWorkshop:
                 channel.close()
 
         source = preparing.source_of(job, program, self._store)
-        return Doors(stock, exchange, source, self._ledger, let_go)
+        spool = partial(FileRows, self._store.directory)
+        return Doors(stock, exchange, source, self._ledger, let_go, spool)
 
 
 class DealerStream:

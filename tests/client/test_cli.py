@@ -209,7 +209,9 @@ def test_usage_help_and_version(masque: Shell) -> None:
     assert masque("version").out == masque("--version").out
     assert "version" in masque("version", "--json").json
     for command in (
-        *("demo share datasets delete plan train jobs watch cancel result version".split()),
+        *("demo share datasets delete plan calibrate train jobs watch".split()),
+        *("cancel result version".split()),
+        "share-model",
         *(f"local {c}" for c in ("up", "down", "status")),
         *(f"pki {c}" for c in ("init", "issue", "inspect", "recipient")),
         "schema draft",

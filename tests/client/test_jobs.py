@@ -40,9 +40,10 @@ def test_a_model_opened_to_all_comes_from_the_parties(services: Services) -> Non
     result = opening.fetch(services, run(services, text))
     assert result.sealed_bytes == 0
     assert set(result.values) == {"weights", "intercept", "metric:accuracy"}
-    assert result.model.coefficients[0, 0] > 0
+    assert result.model.arrays()["coefficients"][0, 0] > 0
     sealed = opening.fetch(services, run(services, job_text(5)))
-    assert np.allclose(sealed.model.coefficients, result.model.coefficients, atol=1e-4)
+    for name, found in sealed.model.arrays().items():
+        assert np.allclose(found, result.model.arrays()[name], atol=1e-4)
 
 
 def test_a_model_kept_as_shares_is_nobodys(services: Services) -> None:

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masque.client import export
-from masque.client.model import Floats, Model, in_owners_units
+from masque.client.model import Model, in_owners_units
+from masque.client.predictor import Floats
+from masque.client.reading import read
 from masque.client.scikit import to_sklearn
 from masque.data.table import FeatureColumn, LabelInfo
 from masque.errors import InputError, ProtocolError
@@ -126,9 +128,13 @@ def test_files_hold_the_whole_model(kind: str, tmp_path: Path) -> None:
         assert (arrays["intercept"] == model.intercept).all()
         assert arrays["features"].tolist() == list(model.features)
         assert json.loads(str(arrays["about"]))["metrics"] == {"accuracy": 0.5}
-    again = export.read_json(tmp_path / "m.json")
-    assert (again.coefficients == model.coefficients).all()
-    assert again.classes == model.classes
+    for suffix in ("npz", "json", "safetensors"):
+        again = read(tmp_path / f"m.{suffix}")
+        assert isinstance(again, Model)
+        assert (again.coefficients == model.coefficients).all()
+        assert (again.intercept == model.intercept).all()
+        assert again.classes == model.classes
+        assert again.kind == kind
     with safetensors.safe_open(tmp_path / "m.safetensors", "np") as file:
         assert (file.get_tensor("coefficients") == model.coefficients).all()
         assert json.loads(file.metadata()["masque"])["features"] == list(model.features)
@@ -179,4 +185,4 @@ def test_formats_that_do_not_exist(tmp_path: Path) -> None:
         export.write(model, tmp_path / "no" / "model.json")
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(InputError, match="is not a model"):
-        export.read_json(tmp_path / "other.json")
+        read(tmp_path / "other.json")

@@ -11,6 +11,10 @@ from masque.errors import ProtocolError
 from masque.jobs.compile import compile_job
 from tests.jobs.examples import bound, job
 
+NETWORK = {
+    "kind": "sequential",
+    "layers": [{"kind": "dense", "units": 2}, "batch_norm", "relu", {"kind": "dense", "units": 1}],
+}
 JOBS: list[dict[str, Any]] = [
     {},
     {"model__fit_intercept": False},
@@ -21,6 +25,9 @@ JOBS: list[dict[str, Any]] = [
     {"model_output": {"open_to_all": True}},
     {"model_output": {"keep_shares": "model"}},
     {"model_output": {"sealed_to": ["auditor", "analyst"]}},
+    {"model": NETWORK},
+    {"model": NETWORK, "data__standardize": False},
+    {"model": NETWORK, "reveal": {}, "model_output": {"keep_shares": "model"}},
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,13 @@ label: {column: y, type: binary}
 
 
 def part(name: str, rounds: int) -> Part:
-    return Part(name, rounds, 8 * rounds, (rounds, 2 * rounds), 16 * rounds, 32 * rounds, 0.5)
+    bytes_ = 8 * rounds, (rounds, 2 * rounds), 16 * rounds
+    return Part(name, rounds, *bytes_, 32 * rounds, rounds, 4 * rounds, 64 * rounds, 10.0, 0.5)
 
 
 def test_a_sum_is_that_of_every_figure() -> None:
     parts = (part("epoch 1", 3), part("epoch 2", 4))
-    total = Part("both", 7, 56, (7, 14), 112, 224, 1.0)
+    total = Part("both", 7, 56, (7, 14), 112, 224, 7, 28, 448, 10.0, 1.0)
     assert summed("both", parts) == total
     plan = Plan("job", 2, 10, 1, parts, ())
     assert plan.total == summed("total", parts)
@@ -50,3 +52,68 @@ def test_epochs_are_one_line_that_adds_up_to_the_total(
     assert cells[-1][0] == "total"
     rounds = [int(row[1].replace(",", "")) for row in cells]
     assert sum(rounds[:-1]) == rounds[-1]
+
+
+NETWORK = """
+name: net
+data: {rows: [a], label: y}
+model:
+  kind: sequential
+  layers: [{kind: dense, units: 16}, relu, {kind: dense, units: 1}]
+  gradient_bound: GRADIENT
+training: {epochs: 2, batch_size: 8, optimizer: {kind: sgd, learning_rate: 0.1}}
+model_output: {sealed_to: [analyst]}
+"""
+
+
+def planned(
+    directory: Path, capsys: pytest.CaptureFixture[str], job: str, *more: str
+) -> tuple[int, str, str]:
+    (directory / "job.yaml").write_text(job)
+    (directory / "schema.yaml").write_text(SCHEMA)
+    table = f"--table=a={directory / 'schema.yaml'}:40"
+    code = main(["plan", str(directory / "job.yaml"), "--offline", table, *more])
+    return code, *capsys.readouterr()
+
+
+def test_a_plan_tells_layer_by_layer_what_bounds_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = planned(tmp_path, capsys, NETWORK.replace("GRADIENT", "64"))
+    assert (code, err) == (0, "")
+    heading = next(line for line in out.splitlines() if line.startswith("layer"))
+    assert heading.split("  ")[0] == "layer" and "of 62 bits" in heading
+    for layer in ("dense 0", "relu 1", "dense 2"):
+        assert f"\n{layer} " in out
+    assert "no number takes more than" in out
+    code, out, _ = planned(tmp_path, capsys, NETWORK.replace("GRADIENT", "64"), "--bounds")
+    for value in ("weight", "values", "gradient of bias", "step of weight"):
+        assert f"dense 0  {value} " in out
+
+
+def test_a_plan_warns_of_what_is_tight_and_still_succeeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = NETWORK.replace("GRADIENT", "65536").replace("0.1}}", "100}}")
+    code, out, err = planned(tmp_path, capsys, job, "--json")
+    assert code == 0
+    plan = json.loads(out)
+    (warning,) = plan["warnings"]
+    assert warning["field"] == "training.optimizer.learning_rate"
+    assert err == f"warning: {warning['message']}\n"
+    checked = [value for value in plan["values"] if value["checks"]]
+    assert checked and all(value["ring_bits"] <= 62 for value in plan["values"])
+    assert {"by", "width"} == set(
+        next(v for v in plan["values"] if v["truncations"])["truncations"][0]
+    )
+    assert plan["total"]["bits"] == max(part["bits"] for part in plan["training_rounds"]) <= 62
+
+
+def test_a_plan_tells_what_bounds_linear_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = JOB.replace("[a, b]", "[a]").replace(", holdout: 0.25", "").replace("reveal", "#")
+    code, out, _ = planned(tmp_path, capsys, job)
+    assert code == 0
+    for value in ("design matrix", "weights", "scores", "residuals", "gradient"):
+        assert f"\n-      {value} " in out

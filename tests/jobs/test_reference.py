@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from masque.jobs import policy, spec
+from masque.jobs.layers import LayerSpec
 from masque.jobs.policy import Policy
 from masque.jobs.rules import METRICS, STOP_METRICS
 from masque.jobs.spec import JobSpec
@@ -26,18 +27,24 @@ def test_every_example_is_accepted(kind: str, block: str) -> None:
         spec.parse(block)
 
 
+ELSEWHERE = {"early_stop", "schedule", "layers"}
+"""Sections with a table of their own."""
+
+
+def sections(annotation: Any) -> list[type[BaseModel]]:
+    inner: list[Any] = [annotation, *get_args(annotation)]
+    return [kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)]
+
+
 def paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     found = []
     for name, field in model.model_fields.items():
-        inner: list[Any] = [field.annotation, *get_args(field.annotation)]
-        sections = [
-            kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)
-        ]
-        if len(sections) == 1 and name not in {"early_stop", "schedule"}:
-            found += paths(sections[0], f"{prefix}{name}.")
-        else:
+        inner = [] if name in ELSEWHERE else sections(field.annotation)
+        for section in inner:
+            found += paths(section, f"{prefix}{name}.")
+        if not inner:
             found.append(prefix + name)
-    return found
+    return list(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize("path", [*paths(JobSpec), *Policy.model_fields])
@@ -51,3 +58,13 @@ def test_what_fits_a_model_is_listed(model: str) -> None:
     columns = [re.findall(r"`(\w+)`", column) for column in row.split("|")]
     assert columns[3] == list(METRICS[model])
     assert columns[4] == list(STOP_METRICS[model])
+
+
+@pytest.mark.parametrize("layer", get_args(get_args(LayerSpec)[0]))
+def test_every_layer_is_listed_with_its_fields(layer: type[BaseModel]) -> None:
+    fields = dict(layer.model_fields)
+    (kind,) = get_args(fields.pop("kind").annotation)
+    lines = [line for line in TEXT.splitlines() if line.startswith(f"| `{kind}` |")]
+    listed = next(line for line in lines if re.match(r"([^|]*\|){4}$", line))
+    named = re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", listed.split("|")[2]))
+    assert named == list(fields)

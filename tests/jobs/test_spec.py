@@ -56,7 +56,7 @@ def test_the_minimal_job_of_the_readme(tmp_path: Any) -> None:
         ({"model__kind": "Logistic-Regression"}, "model.kind", "mean 'logistic_regression'?"),
         ({"model__kind": "svm"}, "model.kind", "Known: linear_regression, logistic_"),
         ({"model__kind": True}, "model.kind", "cannot be True"),
-        ({"training__optimizer__kind": "adam"}, "training.optimizer.kind", "Known: sgd"),
+        ({"training__optimizer__kind": "lbfgs"}, "training.optimizer.kind", "Known: sgd, adam"),
         ({"training__learning_rate": 0.1}, "training.learning_rate", "in training.optimizer"),
         ({"data__seed": 3}, "data.seed", "It belongs in training"),
         ({"data__model_output": 3}, "data.model_output", "It belongs in the top of the file"),

@@ -9,7 +9,7 @@ import numpy as np
 from masque.mpc import functions
 from masque.mpc.graph import Kind
 from masque.mpc.program import Call, Input, Output, Program, Ref, Register, TrainingRound
-from masque.mpc.secret import Secret
+from masque.mpc.secret import Secret, product
 from masque.mpc.trace import Trace
 from masque.mpc.types import Ring
 from tests.mpc.harness import Clear, one_block
@@ -55,6 +55,16 @@ def rows_of_data(seed: int, rows: int = 10, columns: int = 4) -> Ring:
     return rng.integers(-(1 << 18), 1 << 18, (rows, columns)).view(np.uint64)
 
 
+def _convolved(x: Secret, y: Secret) -> Secret:
+    """All three products of a convolution, of matrices of the same shape as images."""
+    (m, n), common = x.shape, ((1, 2), (1, 0))
+    images, kernel = x.reshape(1, 1, m, n), y[:2, :2].reshape(1, 1, 2, 2)
+    z = product("conv2d", images, kernel, params=common).at(16)
+    dx = product("conv2d_input", z, kernel, params=(*common, (m, n)))
+    dw = product("conv2d_weights", images, z, params=(*common, (2, 2)))
+    return dx.sum() + dw.sum()
+
+
 def everything(parties: int, shape: tuple[int, int] = (6, 3)) -> Program:
     """One block with every operation that deals or opens something but `reveal`."""
     trace = Trace("everything", parties)
@@ -66,7 +76,13 @@ def everything(parties: int, shape: tuple[int, int] = (6, 3)) -> Program:
         "product": x * y,
         "matrix": x.T @ y,
         "dots": x.column_dot(y),
+        "row dots": x.row_dot(y),
+        "convolution": _convolved(x, y),
         "relu": functions.relu(x),
+        "relu cut": functions.relu(narrow, 9),
+        "coarse": functions.less(narrow, 0.5, resolution=12).value(),
+        "narrow ends": ((x * y).at(12) * narrow + functions.sigmoid(x)).scaled(0.7, 8),
+        "narrow relu": (functions.relu(y, 12) * x).at(8),
         "equal": functions.equals(x, 1.0).value(),
         "sigmoid": functions.sigmoid(y),
         "every": functions.every(functions.less(x)).value(),

@@ -16,11 +16,18 @@ import pytest
 from masque.mpc import functions, prg
 from masque.mpc.cost import cost
 from masque.mpc.dealer import Dealer
-from masque.mpc.secret import Secret
+from masque.mpc.secret import Secret, product
+from masque.mpc.types import Bytes
 from tests.mpc.examples import epochs
 from tests.mpc.harness import PARTIES, Clear, execute, seeds, traced
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
+
+
+def _convolved(x: Secret, w: Secret) -> Secret:
+    images, weights = x.reshape(10, 1, 10, 10), w.reshape(4, 1, 3, 3)
+    return product("conv2d", images, weights, params=((1, 1), (0, 0)))
+
 
 # What the table in docs/protocol.md is about: (function, shapes of its operands).
 ROWS: dict[str, tuple[Callable[..., Secret], tuple[tuple[int, int], ...]]] = {
@@ -28,11 +35,16 @@ ROWS: dict[str, tuple[Callable[..., Secret], tuple[tuple[int, int], ...]]] = {
     "product, elementwise": (lambda x, y: x * y, ((100, 10), (100, 10))),
     "product of a value with itself": (lambda x: x * x, ((100, 10),)),
     "matrix product, 100x10 by 10x100": (lambda x, y: x @ y, ((100, 10), (10, 100))),
+    "convolution, 10x1x10x10 by 4x1x3x3": (_convolved, ((10, 100), (4, 9))),
     "truncation by 8 bits": (lambda x: x.at(8), ((100, 10),)),
     "public factor of 24 bits": (lambda x: x.scaled(0.1, 16), ((100, 10),)),
     "comparison with 0": (lambda x: _shared(functions.less(x)), ((100, 10),)),
     "equality": (lambda x: _shared(functions.equals(x)), ((100, 10),)),
     "relu": (functions.relu, ((100, 10),)),
+    "relu, cut by 8 bits, decided by 12": (
+        lambda x: functions.relu(x, 8, resolution=12),
+        ((100, 10),),
+    ),
     "clip": (lambda x: functions.clip(x, -1.0, 1.0), ((100, 10),)),
     "sigmoid": (functions.sigmoid, ((100, 10),)),
     "tanh": (functions.tanh, ((100, 10),)),
@@ -119,13 +131,33 @@ def test_corrections_rotate(parties: int) -> None:
 def test_bytes_drawn_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     program = epochs(2)
     drawn: list[int] = []
-    expand = prg.Stream.expand
+    fill = prg.Stream._fill
 
-    def counted(self: prg.Stream, position: int, size: int) -> object:
+    def counted(self: prg.Stream, position: int, first: int, into: Bytes, size: int) -> None:
         drawn.append(size)
-        return expand(self, position, size)
+        fill(self, position, first, into, size)
 
-    monkeypatch.setattr(prg.Stream, "expand", counted)
+    monkeypatch.setattr(prg.Stream, "_fill", counted)
     for _ in Dealer(program, seeds(2, 1)).deal():
         pass
-    assert sum(drawn) == 2 * sum(r.drawn for r in cost(program).rounds_by_name)
+    rounds = cost(program).rounds_by_name
+    assert 0 <= 2 * sum(r.drawn for r in rounds) - sum(drawn) <= len(rounds)
+
+
+def test_calls_nodes_and_elements_are_counted() -> None:
+    """A product of two masked values: two maskings, one product; truncated: one more."""
+    inputs = [Clear(np.zeros((4, 5), dtype=np.int64), 16, 4.0)] * 2
+    plain = cost(traced(lambda x, y: x * y, inputs, 2)).rounds_by_name
+    assert sum(r.calls for r in plain) == 1
+    assert sum(r.nodes for r in plain) == 3
+    assert sum(r.elements for r in plain) == 5 * 20, "a masked value is its difference and mask"
+    cut = cost(traced(lambda x, y: (x * y).at(16), inputs, 2)).rounds_by_name
+    assert sum(r.nodes for r in cut) == 3 + 2
+    turned = cost(traced(lambda x, y: (x.T * y.T).reshape(20), inputs, 2)).rounds_by_name
+    assert sum(r.elements for r in turned) == 5 * 20, "views make nothing"
+
+
+def test_an_epoch_has_so_many_calls() -> None:
+    found = {r.name: r for r in cost(epochs(2, 3)).rounds_by_name}
+    assert [r.calls for r in found.values()] == [1, 2, 2, 2]
+    assert found["epoch 1"].elements == found["epoch 3"].elements > 0

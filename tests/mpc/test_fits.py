@@ -36,6 +36,7 @@ FUNCTIONS: dict[str, Callable[[Vector], Vector]] = {
     "tanh": np.tanh,
     "exp": np.exp,
     "reciprocal": lambda x: 1 / x,
+    "wide_reciprocal": lambda x: 1 / x,
     "log": np.log,
     "inverse_sqrt": lambda x: x**-0.5,
     "gelu_even": lambda x: x * ERF(x / math.sqrt(2)) / 2,

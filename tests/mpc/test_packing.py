@@ -49,12 +49,13 @@ def test_folding_is_unpacking_and_combining(bits: int, count: int, buffers: int,
     mask = np.uint64((1 << bits) - 1)
     values = [words(count, seed + index) & mask for index in range(buffers + 1)]
     packed = [packing.pack(other, 0, bits) for other in values[1:]]
-    own = values[0].copy()
+    own, other = values[0].copy(), values[0].copy()
     total = np.bitwise_and(sum(values[1:], values[0]), mask)
     both = np.bitwise_xor.reduce(np.array(values), axis=0)
-    np.testing.assert_array_equal(packing.accumulate(packed, count, bits, own), total)
-    np.testing.assert_array_equal(packing.fold_xor(packed, count, bits, own), both)
-    np.testing.assert_array_equal(own, values[0])
+    assert packing.accumulate(packed, count, bits, own) is own
+    assert packing.fold_xor(packed, count, bits, other) is other
+    np.testing.assert_array_equal(own, total)
+    np.testing.assert_array_equal(other, both)
 
 
 @pytest.mark.parametrize("bits", [1, 5, 8, 16, 32, 57, 64])
@@ -67,7 +68,7 @@ def test_any_buffer_at_any_address_will_do(bits: int) -> None:
         unpacked = packing.unpack(buffer, 41, bits)
         np.testing.assert_array_equal(unpacked, values)
         assert unpacked.flags.writeable and not np.shares_memory(unpacked, array)
-        doubled = packing.accumulate([buffer], 41, bits, values)
+        doubled = packing.accumulate([buffer], 41, bits, values.copy())
         np.testing.assert_array_equal(doubled, (values + values) & np.uint64((1 << bits) - 1))
 
 
@@ -125,3 +126,27 @@ def test_packed_size() -> None:
         2,
         24,
     ]
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 1000])
+def test_small_numbers_travel_as_large_ones_do(count: int, bits: int) -> None:
+    rng = np.random.default_rng(count + bits)
+    small = rng.integers(0, 1 << bits, (3, count), dtype=np.uint8)
+    parts = [packing.pack(row, 0, bits) for row in small]
+    for row, part in zip(small, parts, strict=True):
+        np.testing.assert_array_equal(part, packing.pack(row.astype(np.uint64), 0, bits))
+    total = packing.fold_xor(parts[1:], count, bits, small[0].copy())
+    assert total.dtype == np.uint8
+    np.testing.assert_array_equal(total, small[0] ^ small[1] ^ small[2])
+
+
+@pytest.mark.parametrize(("low", "bits"), [(0, 64), (0, 46), (19, 27), (63, 1), (8, 56)])
+def test_a_difference_is_cut_to_what_is_sent(low: int, bits: int) -> None:
+    rng = np.random.default_rng(low)
+    x, a = rng.integers(0, 1 << 64, (2, 5, 7), dtype=np.uint64)
+    expected = (x - a).reshape(-1) >> np.uint64(low) & np.uint64((1 << bits) - 1)
+    np.testing.assert_array_equal(packing.difference(x, a, low, bits), expected)
+    np.testing.assert_array_equal(
+        packing.difference(x.T, a.T, low, bits).reshape(7, 5).T.reshape(-1), expected
+    )

@@ -134,6 +134,18 @@ def test_column_dot(shape: tuple[int, int]) -> None:
             assert total.tolist() == expected
 
 
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (1, 1), (1, 7), (7, 1), (33, 5), (100, 128)])
+def test_row_dot(shape: tuple[int, int]) -> None:
+    x, y = draw(*shape, seed=9), draw(*shape, seed=10)
+    rows = zip(x.tolist(), y.tolist(), strict=True)
+    expected = [sum(map(int.__mul__, *pair)) % 2**64 for pair in rows]
+    for left in layouts(x):
+        for right in layouts(y):
+            total = ring.row_dot(left, right)
+            assert total.dtype == np.uint64
+            assert total.tolist() == expected
+
+
 OTHER_PROCESSOR = """
 import llvmlite.binding
 import numba

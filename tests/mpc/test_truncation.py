@@ -6,7 +6,7 @@ shares where the bits below the window carry most.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,8 @@ from masque.errors import RangeError
 from masque.mpc import prg
 from masque.mpc.correlations import Layout
 from masque.mpc.program import Program
-from masque.mpc.scaling import scale_down
-from masque.mpc.secret import Secret, guard_bits, truncation_window
+from masque.mpc.scaling import guard_bits, scale_down, truncation_window
+from masque.mpc.secret import Secret
 from masque.mpc.trace import Trace
 from masque.mpc.types import Bytes, Ring
 from tests.mpc.harness import (
@@ -45,8 +45,8 @@ class Forced:
     def __call__(self, seed: bytes) -> Forced:
         return Forced(self.drawn, seed)
 
-    def expand(self, position: int, size: int) -> Bytes:
-        assert position == 0
+    def expand_spans(self, position: int, size: int, spans: Sequence[tuple[int, int]]) -> Bytes:
+        assert position == 0 and len(spans) <= 2
         return self.drawn[self.seed][:size].copy()
 
 

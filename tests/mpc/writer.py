@@ -14,8 +14,9 @@ import numpy as np
 
 from masque.errors import RangeError
 from masque.mpc import functions
+from masque.mpc.bilinear import BILINEAR
 from masque.mpc.public import Public, constant
-from masque.mpc.secret import Secret, concatenate
+from masque.mpc.secret import Secret, concatenate, place, product
 from masque.mpc.trace import Trace
 from masque.mpc.types import Ring
 
@@ -143,12 +144,16 @@ class Writer:
 
     def op_sum(self) -> Tracked:
         x = self.any()
-        axis = self.pick(len(x.secret.shape) + 1) - 1
-        made = x.secret.sum(None if axis < 0 else axis, keepdims=bool(self.pick(2)))
+        axes = (None, 0, (), tuple(range(len(x.secret.shape))), -1)
+        axis = axes[self.pick(5 if x.secret.shape else 1)]
+        made = x.secret.sum(axis, keepdims=bool(self.pick(2)))
         return Tracked(made, x.error * int(np.prod(x.secret.shape)))
 
     def op_transpose(self) -> Tracked:
         x = self.any()
+        if len(x.secret.shape) == 2 and self.pick(2):
+            raised = x.secret.reshape(1, *x.secret.shape).transpose(2, 0, -2)
+            return Tracked(raised.reshape(*x.secret.shape[::-1]), x.error)
         return Tracked(x.secret.T, x.error)
 
     def op_reshape(self) -> Tracked:
@@ -175,6 +180,16 @@ class Writer:
         made = concatenate([x.secret, y.secret], axis=self.pick(2))
         return Tracked(made, max(x.error, y.error))
 
+    def op_place(self) -> Tracked:
+        x = self.matrix()
+        y = self.like(x)
+        m, n = x.secret.shape
+        if self.pick(2):
+            return Tracked(x.secret.placed((m, n + 1), np.s_[::-1, 1:]), x.error)
+        parts = [self.cut(x).secret, y.secret]  # opened in different windows
+        made = place(parts, [np.s_[::2], np.arange(2 * m - 1, 0, -2)], (2 * m, n))
+        return self.cut(Tracked(made, max(x.error + 2.0**-4, y.error)))
+
     def op_windows(self) -> Tracked:
         """Values opened in different windows, joined, and cut again."""
         x = self.matrix()
@@ -188,6 +203,7 @@ class Writer:
             "mul": lambda: x.secret * y.secret,
             "matmul": lambda: x.secret @ y.secret.T,
             "column_dot": lambda: x.secret.column_dot(y.secret),
+            "row_dot": lambda: x.secret.row_dot(y.secret),
         }
         made = products[kind]()
         terms = 1 if kind == "mul" else max(x.secret.shape)
@@ -205,6 +221,40 @@ class Writer:
     def op_column_dot(self) -> Tracked:
         x = self.small(self.matrix())
         return self._product(x, self.like(x), "column_dot")
+
+    def op_row_dot(self) -> Tracked:
+        x = self.small(self.matrix())
+        return self._product(x, self.like(x), "row_dot")
+
+    def op_convolution(self) -> Tracked:
+        """One of the three: matrices as images, or their rows, of one image, channel or result."""
+        kind = ("conv2d", "conv2d_input", "conv2d_weights")[self.pick(3)]
+        x = self.small(self.matrix())
+        y, (m, n), stride = self.like(x), x.secret.shape, (1 + self.pick(2), 1 + self.pick(2))
+        leads = ((1, 1, m, n), (m, 1, 1, n), (1, m, 1, n))
+        way = self.pick(3)
+        left = x.secret.reshape(*leads[way])
+        right = y.secret.reshape(*leads[-way if kind == "conv2d_input" else way])
+        sides = [self._side(kind, *both) for both in zip(left.shape[2:], stride, strict=True)]
+        (high, ph, more), (wide, pw, less) = sides
+        right = right[:, :, :high, :wide]
+        params = [stride, (ph, pw), (more, less)][: 2 if kind == "conv2d" else 3]
+        terms = BILINEAR[kind].terms(left.shape, right.shape, *params)
+        made = product(kind, left, right, params=tuple(params))
+        error = x.error * y.secret.bound + y.error * x.secret.bound + x.error * y.error
+        return Tracked(made.reshape(-1, made.shape[-1]), error * terms)
+
+    def _side(self, kind: str, size: int, stride: int) -> tuple[int, int, int]:
+        """Along one axis: size of the second operand, padding, size of the result's axis."""
+        padding, right = self.pick(2), 1 + self.pick(size)
+        if kind == "conv2d_input":  # size: positions, right: taps
+            most = (size - 1) * stride + right - 1
+            padding = min(padding, most // 2)
+            return right, padding, most + 1 - 2 * padding + self.pick(stride)
+        spread = size + 2 * padding
+        right = min(right, (spread - 1) // stride + 1)  # positions, if kind is conv2d_weights
+        taps = spread - (right - 1) * stride
+        return right, padding, taps - self.pick(min(stride, taps))
 
     def op_at(self) -> Tracked:
         return self.cut(self.any())
@@ -236,6 +286,13 @@ class Writer:
         x = self.any()
         return Tracked(functions.relu(x.secret), x.error)
 
+    def op_times_at(self) -> Tracked:
+        x = self.any()
+        y = self.like(x)
+        scale = min(SCALES[self.pick(len(SCALES))], y.secret.scale)
+        made = self._less(x).times_at(y.secret, scale)
+        return Tracked(made, y.error + (2 if y.error else 1) * 2.0**-scale)
+
     def op_clip(self) -> Tracked:
         x = self.any()
         return Tracked(functions.clip(x.secret, -1.5, 2.25), x.error)
@@ -255,6 +312,12 @@ class Writer:
         if x.error or x.secret.shape[1] < 2 or x.secret.shape[1] > 6:
             return x
         return Tracked(functions.argmax(x.secret))
+
+    def op_softmax(self) -> Tracked:
+        x = self.matrix()
+        if x.secret.shape[1] < 2 or x.secret.shape[1] > 6:
+            return x
+        return Tracked(functions.softmax(x.secret).at(12), x.error + 2 * WAVES + 2.0**-12)
 
     def op_sigmoid(self) -> Tracked:
         x = self.any()

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from masque.errors import Conflict, JobFailed, MasqueError, ProtocolError, Unavailable
-from masque.wire.exchange import PeerExchange
+from masque.wire.exchange import DIRECT, PeerExchange
 from masque.wire.frames import CHUNK, frame
 from masque.wire.identity import Identity, Role
+from masque.wire.links import Link
 from masque.wire.server import Server
 from masque.wire.streams import METHOD, DirectOutgoing, Outgoing, QueuedOutgoing, open_peer_channel
 from tests.wire.conftest import PROJECT, Project
@@ -187,6 +188,31 @@ def test_an_abort_wakes_a_send_that_the_peer_blocks(pair: Ring) -> None:
 
     seconds, _ = pair.run(work)
     assert seconds < 1.9
+
+
+def test_long_payloads_need_no_room_on_the_way(pair: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a long way no message is gone before the peer reads: both read while both send."""
+    reading = threading.Semaphore(0)
+    send, receive = Link.send, Link.receive
+
+    def late(link: Link, message: bytes) -> None:
+        assert reading.acquire(timeout=10), "nobody reads while we send"
+        send(link, message)
+
+    def told(link: Link) -> bytes:
+        reading.release()
+        return receive(link)
+
+    def work(index: int, exchange: PeerExchange) -> list[int]:
+        meet.wait()  # both are open: a greeting was not sent by `send`
+        return [len(exchange.swap(bytes(size))[0]) for size in (DIRECT + 1, 2 * CHUNK)]
+
+    def begin() -> None:
+        monkeypatch.setattr(Link, "send", late)
+        monkeypatch.setattr(Link, "receive", told)
+
+    meet = threading.Barrier(2, begin)
+    assert pair.run(work) == [[DIRECT + 1, 2 * CHUNK]] * 2
 
 
 def test_back_pressure_a_sender_cannot_run_far_ahead(pair: Ring) -> None:

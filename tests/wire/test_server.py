@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -152,8 +152,13 @@ def http_server() -> Iterator[str]:
             except OSError:
                 return
             with connection:
+                connection.settimeout(5)
                 connection.recv(1000)
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                with suppress(OSError):  # closing with bytes unread would reset what was sent
+                    while connection.recv(1000):
+                        pass
 
     thread = threading.Thread(target=answer)
     thread.start()

@@ -34,19 +34,38 @@ def share(
             services.parties, file, schema, name, replace=replace, progress=progress
         )
     if json:
-        console.emit(
-            {
-                "name": shared.name,
-                "upload": shared.upload_id,
-                "rows": shared.info.rows,
-                "columns": shared.info.columns,
-                "bytes_sent": shared.bytes_sent,
-                "parties": shared.parties,
-            }
-        )
+        _emit_shared(shared)
         return
     console.line(
         f"{shared.name}: {shared.info.rows:,} rows, {shared.info.columns} columns;"
+        f" {console.size(shared.info.share_bytes)} of random numbers to each of"
+        f" {', '.join(shared.parties)}"
+    )
+
+
+def share_model(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A network: .npz, .safetensors or .json.")
+    ],
+    name: Annotated[
+        str, typer.Option("--as", "--name", metavar="N", help="What model.start_from will call it.")
+    ],
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a model of ours.")] = False,
+    profile: ProfilePath = None,
+    json: Json = False,
+) -> None:
+    """Split the parameters of a network into random shares, for training to start from it."""
+    from masque.client import models_shared
+    from masque.client.profile import load
+    from masque.client.services import Services
+
+    with Services(load(profile)) as services:
+        shared = models_shared.share_model(services.parties, file, name, replace=replace)
+    if json:
+        _emit_shared(shared)
+        return
+    console.line(
+        f"{shared.name}: a model of {shared.info.rows:,} parameters;"
         f" {console.size(shared.info.share_bytes)} of random numbers to each of"
         f" {', '.join(shared.parties)}"
     )
@@ -68,7 +87,7 @@ def datasets(profile: ProfilePath = None, json: Json = False) -> None:
             view.name,
             view.info.rows,
             len(view.info.features),
-            view.info.label.name if view.info.label else "-",
+            "(a model)" if view.info.model else view.info.label.name if view.info.label else "-",
             view.owner,
             view.created[:19].replace("T", " "),
             view.problem,
@@ -135,6 +154,19 @@ def _bar(quiet: bool) -> Iterator[Callable[..., None] | None]:
             bar.update(task, description=words, completed=done, total=total)
 
         yield show
+
+
+def _emit_shared(shared: Any) -> None:
+    console.emit(
+        {
+            "name": shared.name,
+            "upload": shared.upload_id,
+            "rows": shared.info.rows,
+            "columns": shared.info.columns,
+            "bytes_sent": shared.bytes_sent,
+            "parties": shared.parties,
+        }
+    )
 
 
 def _view(view: Any) -> dict[str, Any]:

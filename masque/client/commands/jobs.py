@@ -1,4 +1,4 @@
-"""`masque plan`, `train`, `jobs`, `watch`, `cancel`, `result`."""
+"""`masque train`, `jobs`, `watch`, `cancel`, `result`."""
 
 from __future__ import annotations
 
@@ -9,44 +9,6 @@ import typer
 
 from masque.client import console
 from masque.client.commands.options import JobFile, JobId, Json, ProfilePath
-
-
-def plan(
-    job: JobFile,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Ask no service; describe data by --table.")
-    ] = False,
-    table: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=SCHEMA:ROWS", help="A data set, whether or not it exists."),
-    ] = None,
-    parties: Annotated[int | None, typer.Option(help="Instead of the profile's.")] = None,
-    latency: Annotated[
-        float | None, typer.Option(help="Milliseconds of a round trip between parties.")
-    ] = None,
-    bandwidth: Annotated[
-        float | None, typer.Option(help="Megabytes a second of a link between parties.")
-    ] = None,
-    profile: ProfilePath = None,
-    json: Json = False,
-) -> None:
-    """Tell what a job will cost before anything runs: rounds, bytes, material, time."""
-    from masque.client import planning
-    from masque.jobs import spec
-
-    parsed = spec.load(job)
-    machine = _machine(planning.Machine(), latency, bandwidth)
-    tables = planning.tables_of(table or [])
-    count = parties or 2
-    if not offline:
-        held, known = _held(profile)
-        tables = [*[t for t in held if t.name not in {x.name for x in tables}], *tables]
-        count = parties or known
-    found = planning.plan(parsed, tables, count, machine)
-    if json:
-        console.emit(found.as_json())
-        return
-    _show_plan(found)
 
 
 def train(
@@ -168,6 +130,7 @@ def result(
     else:
         for name, value in found.metrics.items():
             console.line(f"{name}: {value:.6f}" if isinstance(value, float) else f"{name}: {value}")
+        _show_network(model)
         if written:
             console.line(f"model: {out} ({written})")
         elif model is not None:
@@ -176,79 +139,15 @@ def result(
         console.warn(warning)
 
 
-def _machine(machine: Any, latency: float | None, bandwidth: float | None) -> Any:
-    from dataclasses import replace
+def _show_network(model: Any) -> None:
+    """A line for every layer of a network; nothing for other models."""
+    from masque.client.network_model import NetworkModel
 
-    from masque.errors import InputError
-
-    for name, value in (("latency", latency), ("bandwidth", bandwidth)):
-        if value is not None and not 0 < value < 1e9:
-            raise InputError(f"--{name} cannot be {value:g}.", hint="Give a positive number.")
-    if latency is not None:
-        machine = replace(machine, latency=latency / 1e3)
-    return machine if bandwidth is None else replace(machine, bandwidth=bandwidth * 1e6)
-
-
-def _held(profile: Path | None) -> tuple[list[Any], int]:
-    """The data sets that all parties hold alike, and how many parties there are."""
-    from masque.client import datasets
-    from masque.client.profile import load
-    from masque.client.services import Services
-    from masque.jobs.held import agreed_tables
-
-    with Services(load(profile)) as services:
-        found = datasets.everywhere(services.parties)
-    agreed, _ = agreed_tables({p: [h.table for h in held] for p, held in found.items()})
-    return agreed, len(found)
-
-
-def _show_plan(found: Any) -> None:
-    total = found.total
-    console.line(
-        f"{found.job}: {found.rows:,} rows, {found.features} features, {found.parties} parties\n"
-    )
-    rows = [
-        (
-            part.name,
-            part.rounds,
-            console.size(part.sent_by_a_party),
-            console.size(sum(part.corrections)),
-            f"{part.multiplications / 1e6:.2f} M",
-            console.duration(part.seconds),
-        )
-        for part in (*_shortened(found.parts), total)
-    ]
-    console.table(
-        ["training round", "rounds", "a party sends", "dealer sends", "products", "time"], rows
-    )
-    console.line("\nRounds and bytes are exact; the time is an estimate for services on one host.")
-    for name, bits, to in _grouped(found.openings):
-        console.line(f"Opened to {', '.join(to)}: {name}, {bits} bits")
-
-
-def _shortened(parts: Any) -> list[Any]:
-    """Epochs summed up in one line, so that a plan fits a screen and its lines add up."""
-    from itertools import groupby
-
-    from masque.client.planning import summed
-
-    shown: list[Any] = []
-    for stem, members in groupby(parts, key=lambda part: part.name.split()[0]):
-        same = list(members)
-        if stem == "epoch" and len(same) > 2:
-            name = f"{same[0].name} to {same[-1].name.removeprefix('epoch ')}"
-            same = [summed(name, same)]
-        shown += same
-    return shown
-
-
-def _grouped(openings: Any) -> list[tuple[str, int, tuple[str, ...]]]:
-    """Openings of the same kind together."""
-    if len(openings) <= 8:
-        return list(openings)
-    first, last = openings[0], openings[-1]
-    bits = sum(bits for _, bits, _ in openings)
-    return [(f"{first[0]} ... {last[0]} ({len(openings)} openings)", bits, first[2])]
+    if not isinstance(model, NetworkModel):
+        return
+    rows: list[tuple[Any, ...]] = [*model.lines()]
+    total = sum(count for *_, count in rows)
+    console.table(["layer", "kind", "a row", "parameters"], [*rows, ("", "all", "", total)])
 
 
 def _follow(services: Any, job_id: str, *, quiet: bool, head: str | None = None) -> Any:

@@ -1,0 +1,1 @@
+"""Deployment: the image, all services on one host in containers."""
