@@ -159,9 +159,8 @@ def _measured(
     text = probe.text(shared.name, services.profile.name, epochs)
     job = spec.parse(text)
     part = _cost_of_an_epoch(job, shared, len(services.parties))
-    job_id = jobs.submit(services, text, job)
     starts: dict[str, float] = {}
-    try:
+    with jobs.ours(services, text, job) as job_id:
         last = None
         for last in jobs.watch(services, job_id):
             progress = last.progress
@@ -169,10 +168,6 @@ def _measured(
             starts.setdefault(name, progress.seconds)
         assert last is not None, "watch yields or raises"
         jobs.check(last, job_id)
-    except BaseException:
-        with contextlib.suppress(MasqueError):
-            jobs.cancel(services, job_id)
-        raise
     lasted = [
         starts[after] - starts[name]
         for name, after in itertools.pairwise(starts)

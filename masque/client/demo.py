@@ -154,9 +154,9 @@ def _train(
         ]
         clock.lap("share")
         text = job_text(data, names, me)
-        job_id = jobs.submit(services, text, spec.parse(text))
-        say(f"training {job_id}")
-        last = _watch(services, job_id, clock, show)
+        with jobs.ours(services, text, spec.parse(text)) as job_id:
+            say(f"training {job_id}")
+            last = _watch(services, job_id, clock, show)
         say("opening the sealed model")
         result = opening.fetch(services, job_id)
         model = result.model
