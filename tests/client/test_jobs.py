@@ -157,3 +157,36 @@ def test_a_result_of_other_parties_is_not_believed(services: Services) -> None:
         pytest.raises(IdentityError, match=f"was run by '{fewer}', which is no party"),
     ):
         opening.fetch(others, job_id)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_job_interrupted_as_it_is_submitted_is_ended(
+    services: Services, monkeypatch: pytest.MonkeyPatch, accepted: bool
+) -> None:
+    """Ctrl-C between the coordinator's yes and our knowing of it, and before its yes."""
+    submit, calls = jobs.submit, []
+
+    def interrupted(
+        services: Services, text: str, job: spec.JobSpec, job_id: str | None = None
+    ) -> str:
+        calls.append(job_id)
+        if accepted or len(calls) > 1:
+            submit(services, text, job, job_id)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return str(job_id)
+
+    monkeypatch.setattr(jobs, "submit", interrupted)
+    text = job_text(500)
+    with pytest.raises(KeyboardInterrupt), jobs.ours(services, text, spec.parse(text)):
+        pytest.fail("nothing was submitted")
+    assert len(calls) == 2 and calls[0] == calls[1]
+    states = {view.job_id: view.state for view in jobs.listed(services)}
+    assert states[str(calls[0])] == "cancelled"
+
+
+def test_a_job_whose_follower_breaks_off_is_ended(services: Services) -> None:
+    text = job_text(500)
+    with pytest.raises(KeyboardInterrupt), jobs.ours(services, text, spec.parse(text)) as job_id:
+        raise KeyboardInterrupt
+    assert {v.job_id: v.state for v in jobs.listed(services)}[job_id] == "cancelled"
