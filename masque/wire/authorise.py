@@ -30,6 +30,11 @@ class Authorise:
         self._project = project
         self._permissions = {method: frozenset(roles) for method, roles in permissions.items()}
 
+    def permit(self, permissions: Permissions) -> None:
+        """Add methods that the table does not list yet."""
+        assert not self._permissions.keys() & permissions.keys(), "one line a method"
+        self._permissions |= {method: frozenset(roles) for method, roles in permissions.items()}
+
     def __call__(self, method: str, context: grpc.ServicerContext) -> None:
         """Return if the caller may call `method`; otherwise raise an `IdentityError`."""
         self.check(method, _auth_context(context))

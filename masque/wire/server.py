@@ -46,6 +46,7 @@ class Server:
 
     `address` is `host:port`; with port 0 the system chooses one, and `address` then says which.
     `permissions` lists the roles of every method; the health check is open to every role.
+    `serving` is what the health check says.
     Construction binds the port and raises `Conflict` if another program has it.
     """
 
@@ -69,11 +70,12 @@ class Server:
         self._lock = threading.Lock()
         self._health = health.HealthServicer()
         self._health.set("", _NOT_SERVING)
+        self.serving = False
         self._threads = futures.ThreadPoolExecutor(threads, f"{self.identity.name}-rpc")
-        guard = Authorise(self.identity.project, {HEALTH_CHECK: ROLES, **permissions})
+        self._guard = Authorise(self.identity.project, {HEALTH_CHECK: ROLES, **permissions})
         self._server = grpc.server(
             self._threads,
-            interceptors=[Gate(guard, report)],
+            interceptors=[Gate(self._guard, report)],
             options=server_options(max_message=max_message),
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -82,6 +84,11 @@ class Server:
         host, port = split_address(address)
         self.port = self._bind(credentials, host, port)
         self.address = join_address(host, self.port)
+
+    def offer(self, permissions: Permissions, register: Register) -> None:
+        """Answer to a further service, with the roles of its methods. Only before `start`."""
+        self._guard.permit(permissions)
+        register(self._server)
 
     def start(self) -> None:
         """Begin to answer; the health check says NOT_SERVING until `ready`."""
@@ -92,6 +99,7 @@ class Server:
 
     def ready(self, serving: bool = True) -> None:
         """Let the health check say SERVING, or NOT_SERVING when work is impossible for now."""
+        self.serving = serving
         self._health.set("", _SERVING if serving else _NOT_SERVING)
 
     def on_stop(self, callback: Callable[[], None]) -> None:
@@ -110,6 +118,7 @@ class Server:
         self._stop_requested.set()
         with self._lock:
             if self._stopped is None:
+                self.serving = False
                 self._health.enter_graceful_shutdown()
                 for callback in self._on_stop:
                     callback()
