@@ -21,6 +21,7 @@ import structlog
 from masque.errors import MasqueError
 from masque.version import __version__
 from masque.wire import logs, memory
+from masque.wire.host import Host, offer_host
 from masque.wire.identity import Role
 from masque.wire.server import Server
 from masque.wire.settings import ServiceSettings, Settings, load_settings
@@ -60,22 +61,22 @@ def serve_until_stopped(
     settings: ServiceSettings,
     prepare: Callable[[], None] | None = None,
 ) -> None:
-    """Answer calls until SIGTERM, SIGINT or `request_stop`.
+    """Answer calls until SIGTERM, SIGINT or `request_stop`, also those that every service answers.
 
     `prepare` runs after the port is ours and before health says SERVING: what takes time or may
     fail, such as loading compiled kernels.
     """
+    offer_host(server, Host(server, settings.volume))
     with server:
         if prepare is not None:
             prepare()
         server.ready()
-        write_ready(server, settings.ready_file)
+        ready = settings.ready_file
+        if ready is not None:
+            server.on_stop(lambda: ready.unlink(missing_ok=True))
+        write_ready(server, ready)
         _log.info("serving", address=server.address, version=__version__)
-        try:
-            server.wait()
-        finally:
-            if settings.ready_file is not None:
-                settings.ready_file.unlink(missing_ok=True)
+        server.wait(settings.stop_seconds)
 
 
 def write_ready(server: Server, path: Path | None) -> None:

@@ -8,13 +8,15 @@ with Server(credentials, "127.0.0.1:0", permissions, [register]) as server:
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import grpc
 import structlog
@@ -33,12 +35,31 @@ Register = Callable[[grpc.Server], None]
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 GRACE = 5.0
+BRIEF_GRACE = 0.5
+"""Seconds that calls have to end when a signal has stopped the service: its work is over by then."""
+
+LAST = 1.8
+"""Seconds after the patience of `Server.wait` at which a process that was told to stop is gone."""
+
+HANDSHAKE = 10.0
+"""Seconds that a connection may take to become one of TLS; then its place is free again."""
+
 THREADS = 32
 """Handlers that run at once, long-lived streams included."""
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = structlog.get_logger("masque.wire")
+
+
+class Work(Protocol):
+    """What a service is doing, as far as its end is concerned; see `Server.finishing`."""
+
+    def drain(self, seconds: float) -> None:
+        """Take up nothing new; what is under way may go on for so long."""
+
+    def busy(self) -> bool:
+        """Whether there is anything left to wait for."""
 
 
 class Server:
@@ -61,10 +82,12 @@ class Server:
         max_message: int = MAX_MESSAGE,
         grace: float = GRACE,
     ) -> None:
+        self.credentials = credentials
         self.identity = credentials.identity
         self._grace = grace
         self._stop_requested = threading.Event()
-        self._signalled = False
+        self._signals = 0
+        self._work: Work | None = None
         self._on_stop: list[Callable[[], None]] = []
         self._stopped: threading.Event | None = None
         self._lock = threading.Lock()
@@ -76,7 +99,10 @@ class Server:
         self._server = grpc.server(
             self._threads,
             interceptors=[Gate(self._guard, report)],
-            options=server_options(max_message=max_message),
+            options=[
+                *server_options(max_message=max_message),
+                ("grpc.server_handshake_timeout_ms", int(HANDSHAKE * 1000)),
+            ],
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for register in services:
@@ -102,44 +128,54 @@ class Server:
         self.serving = serving
         self._health.set("", _SERVING if serving else _NOT_SERVING)
 
+    def finishing(self, work: Work) -> None:
+        """Let `work` go on for a while when a signal stops the service."""
+        self._work = work
+
     def on_stop(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when stopping begins: end long-lived streams in it.
+        """Have `callback` called when that while is over: end long-lived streams in it.
 
         Streams that go on are cut off when the grace is over.
         """
         self._on_stop.append(callback)
 
     def request_stop(self) -> None:
-        """Make `wait` return. Safe in signal handlers and RPC handlers."""
+        """Make `wait` return. Safe in RPC handlers."""
         self._stop_requested.set()
 
-    def stop(self, grace: float | None = None) -> None:
-        """Answer NOT_SERVING, accept nothing new, give running calls `grace` seconds, end."""
+    def stop(self, grace: float | None = None, *, patience: float = 0.0) -> None:
+        """Answer NOT_SERVING; let work end for `patience` seconds, calls for `grace`; end."""
         self._stop_requested.set()
         with self._lock:
             if self._stopped is None:
                 self.serving = False
                 self._health.enter_graceful_shutdown()
+                self._drain(patience)
                 for callback in self._on_stop:
                     callback()
                 self._stopped = self._server.stop(self._grace if grace is None else grace)
         self._stopped.wait()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def wait(self) -> None:
+    def wait(self, patience: float = 0.0) -> None:
         """Block until SIGTERM, SIGINT or `request_stop`, then stop.
 
-        Signals are handled only when called from the main thread. A second signal ends the running
-        calls at once. After a signal the handlers stay, so that a further one cannot kill a
-        process that is ending well.
+        Signals are handled only when called from the main thread. After one, work has `patience`
+        seconds to end, and the process is gone `LAST` seconds later, whatever hangs; a second
+        signal ends the patience.
         """
         previous = self._handle_signals()
         # Waiting in slices: Python runs signal handlers only between waits.
-        while not self._stop_requested.wait(0.25):
+        while not self._signals and not self._stop_requested.wait(0.1):
             pass
-        self.stop()
+        if self._signals:
+            _log.info("stopping", address=self.address)
+            threading.Thread(target=self._outlive, args=(patience,), daemon=True).start()
+            self.stop(min(self._grace, BRIEF_GRACE), patience=patience)
+        else:
+            self.stop()
         _log.info("stopped", address=self.address)
-        if not self._signalled:
+        if not self._signals:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
@@ -155,15 +191,36 @@ class Server:
     ) -> None:
         self.stop()
 
+    def _drain(self, patience: float) -> None:
+        if self._work is None:
+            return
+        self._work.drain(patience)
+        end = time.monotonic() + patience
+        while self._signals < 2 and self._work.busy() and time.monotonic() < end:
+            time.sleep(0.02)
+
+    def _outlive(self, patience: float) -> None:
+        """In a thread of its own: end the process if it has not ended by itself in time.
+
+        What was acknowledged is on disk; what still runs is a computation nobody waits for.
+        """
+        end = time.monotonic() + patience + LAST
+        while time.monotonic() < end:
+            time.sleep(0.05)
+            if self._signals > 1:
+                end = min(end, time.monotonic() + LAST)
+                break
+        while time.monotonic() < end:
+            time.sleep(0.05)
+        _log.warning("ended without waiting for what still ran")
+        os._exit(0)
+
     def _handle_signals(self) -> dict[signal.Signals, signal.Handlers]:
         if threading.current_thread() is not threading.main_thread():
             return {}
 
         def handle(number: int, frame: FrameType | None) -> None:
-            if self._signalled:
-                self._server.stop(0)
-            self._signalled = True
-            self._stop_requested.set()
+            self._signals += 1  # and nothing else: whoever was interrupted may hold any lock
 
         numbers = (signal.SIGTERM, signal.SIGINT)
         return {number: signal.signal(number, handle) for number in numbers}  # type: ignore[misc]

@@ -59,6 +59,7 @@ class ServiceSettings(Section):
     """What every service's file says.
 
     With port 0 in `listen` the system chooses one; `ready_file` is then where to read which.
+    `stop_seconds`: how long work under way may go on after SIGTERM.
     """
 
     name: DnsName = Field(examples=["hospital-a"])
@@ -67,6 +68,12 @@ class ServiceSettings(Section):
     ready_file: PathField | None = None
     tls: TlsSettings = Field(examples=["{directory: certificates}"])
     log_level: LogLevel = "info"
+    stop_seconds: Annotated[float, Field(ge=0, le=3600)] = 8.0
+
+    @property
+    def volume(self) -> Path | None:
+        """A place on the volume that holds what the service keeps; None if it keeps nothing."""
+        return None
 
 
 Settings = TypeVar("Settings", bound=ServiceSettings)

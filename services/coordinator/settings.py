@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -32,3 +33,8 @@ class CoordinatorSettings(ServiceSettings):
     prepare_seconds: Seconds = 600.0
     round_seconds: Seconds = 86_400.0
     fetch_seconds: Seconds = 600.0
+
+    @property
+    def volume(self) -> Path:
+        """Where jobs and sealed results are."""
+        return self.store.parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -46,3 +47,8 @@ class PartySettings(ServiceSettings):
     policy: PathField | None = None
     recipients: PathField = Field(examples=["recipients"])
     limits: PartyLimits = PartyLimits()
+
+    @property
+    def volume(self) -> Path:
+        """Where shares are."""
+        return self.data
