@@ -78,10 +78,21 @@ def read_file(path: Path, what: str) -> bytes:
 def read_private_file(path: Path, what: str) -> bytes:
     """The same for a secret; refuses one that other users of the machine can read."""
     content = read_file(path, what)
-    if path.stat().st_mode & 0o077:
+    status = path.stat()
+    if exposed(status.st_mode, status.st_uid, os.geteuid()):
         raise IdentityError(
             f"Other users of this machine can read the {what} at {path}.",
             hint=f"Run: chmod 600 {path}",
             file=str(path),
         )
     return content
+
+
+def exposed(mode: int, owner: int, user: int) -> bool:
+    """Whether a private file of `owner` with these permissions is open to others than `user`.
+
+    What root lends to another user may be readable by a group: Kubernetes mounts secrets so, and
+    who is in the group is for root to say.
+    """
+    lent = owner == 0 and user != 0
+    return bool(mode & (0o037 if lent else 0o077))
