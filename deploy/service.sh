@@ -3,6 +3,7 @@
 #
 #     masque-service             the service, until SIGTERM
 #     masque-service probe       whether it serves: the container's health
+#     masque-service doctor      whether it is ready for jobs, and what to do where it is not
 #     masque-service COMMAND...  something else in its place, such as `masque version`
 set -eu
 image=/opt/masque
@@ -24,7 +25,7 @@ kernels() {
 }
 
 case "${1:-}" in
-"" | probe) ;;
+"" | probe | doctor) ;;
 *) exec "$@" ;;
 esac
 case "${SERVICE:-}" in
@@ -37,6 +38,10 @@ esac
 config=${CONFIG:-/etc/masque/$SERVICE.yaml}
 if [ "${1:-}" = probe ]; then
   exec python -m masque.wire.probe "$SERVICE" "$config"
+fi
+if [ "${1:-}" = doctor ]; then
+  shift
+  exec masque doctor --config "$config" "$@"
 fi
 kernels
 exec python -m "services.$SERVICE" --config "$config"

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from masque.client import console
-from masque.client.commands import data, demo, jobs, local, pki, plan
+from masque.client.commands import data, demo, doctor, jobs, local, pki, plan
 from masque.client.commands.options import Json
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.command(epilog="Example: masque datasets --json")(data.datasets)
 app.command(epilog="Example: masque delete hospital-a")(data.delete)
 app.command(epilog="Example: masque plan job.yaml --offline --table a=schema.yaml:1000")(plan.plan)
 app.command(epilog="Example: masque calibrate --quick")(plan.calibrate)
+app.command(epilog="Example: masque doctor --config party.yaml")(doctor.doctor)
 app.command(epilog="Example: masque train job.yaml --watch")(jobs.train)
 app.command("jobs", epilog="Example: masque jobs --limit 5")(jobs.jobs)
 app.command(epilog="Example: masque watch breast-cancer-1f2e3d4c5b6a")(jobs.watch)

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 DEBUG = "MASQUE_DEBUG"
 INTERRUPTED = 130
@@ -105,8 +105,13 @@ def _numeric(text: str) -> bool:
     return text.strip() == "" or text.replace(",", "").split(" ")[0].replace(".", "").isdigit()
 
 
-def _coloured(text: str, code: str) -> str:
-    if "NO_COLOR" in os.environ or not sys.stderr.isatty():
+def coloured(text: str, code: str) -> str:
+    """`text` in a colour, if standard output is a terminal."""
+    return _coloured(text, code, sys.stdout)
+
+
+def _coloured(text: str, code: str, where: TextIO | None = None) -> str:
+    if "NO_COLOR" in os.environ or not (where or sys.stderr).isatty():
         return text
     first, newline, rest = text.partition("\n")
     return f"\033[{code}m{first}\033[0m{newline}{rest}"

@@ -15,22 +15,19 @@ from pathlib import Path
 
 import masque.wire  # noqa: F401 - before grpc, whose settings it chooses
 from masque.errors import InputError, MasqueError, Unavailable
-from masque.jobs import document
 from masque.wire.identity import Role, parse_role
 from masque.wire.preflight import check
-from masque.wire.server import join_address, split_address
-from masque.wire.settings import ServiceSettings, own_credentials, read_settings
+from masque.wire.server import join_address, reachable_here
+from masque.wire.settings import ServiceSettings, load_part, own_credentials
 
 PATIENCE = 4.0
 """Seconds that each step may take."""
 
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-
 
 def probe(role: Role, config: Path, *, patience: float = PATIENCE) -> None:
     """Return if the service of this file serves. Raises `Unavailable`, or what else is wrong."""
-    settings = _own_part(config)
-    host, port = split_address(settings.listen)
+    settings = load_part(ServiceSettings, config)
+    host, port = reachable_here(settings.listen)
     if port == 0:
         raise InputError(
             f"{config} lets the system choose the port.",
@@ -38,21 +35,10 @@ def probe(role: Role, config: Path, *, patience: float = PATIENCE) -> None:
             file=str(config),
         )
     credentials = own_credentials(settings, role)
-    address = join_address(_EVERYWHERE.get(host, host), port)
+    address = join_address(host, port)
     if not check(address, credentials.identity, credentials, patience=patience):
         name = f"{settings.name!r} is not serving."
         raise Unavailable(f"{role.capitalize()} {name}", address=address)
-
-
-def _own_part(config: Path) -> ServiceSettings:
-    """What every service's file says; the keys of one role are not this module's business."""
-    source = document.read(config)
-    if isinstance(source.value, dict):
-        known = {
-            key: source.value[key] for key in ServiceSettings.model_fields if key in source.value
-        }
-        source = document.Document(source.name, known, source.lines)
-    return read_settings(ServiceSettings, source, config)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

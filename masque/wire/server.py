@@ -229,7 +229,8 @@ class Server:
         try:
             return self._server.add_secure_port(join_address(host, port), credentials.for_server())
         except RuntimeError as error:
-            raise _binding_error(host, port) from error
+            unknown = _cannot_listen(join_address(host, port), "the port could not be bound")
+            raise trouble_with_port(host, port) or unknown from error
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -247,8 +248,14 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _binding_error(host: str, port: int) -> MasqueError:
-    """Why a port cannot be had, found out by asking for it once more in the plain way."""
+def reachable_here(listen: str) -> tuple[str, int]:
+    """Host and port at which this machine itself reaches what listens at `listen`."""
+    host, port = split_address(listen)
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
+
+
+def trouble_with_port(host: str, port: int) -> MasqueError | None:
+    """Why a port cannot be had, found out by asking for it in the plain way; None if it can."""
     where = join_address(host, port)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -257,7 +264,7 @@ def _binding_error(host: str, port: int) -> MasqueError:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(target)
             probe.listen()
-        reason = "the port could not be bound"
+        return None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return Conflict(
@@ -267,7 +274,10 @@ def _binding_error(host: str, port: int) -> MasqueError:
                 address=where,
                 port=port,
             )
-        reason = error.strerror or str(error)
+        return _cannot_listen(where, error.strerror or str(error))
+
+
+def _cannot_listen(where: str, reason: str) -> InputError:
     return InputError(
         f"Cannot listen at {where}: {reason}.",
         hint="Choose an address of this machine and a port above 1023.",

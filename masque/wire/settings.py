@@ -95,6 +95,15 @@ def read_settings(kind: type[Settings], source: document.Document, path: Path) -
     return _anchored(settings, path.resolve().parent)
 
 
+def load_part(kind: type[Settings], path: Path) -> Settings:
+    """Read the keys that `kind` knows of a service's file; the others are not its business."""
+    source = document.read(path)
+    if isinstance(source.value, dict):
+        known = {key: source.value[key] for key in kind.model_fields if key in source.value}
+        source = document.Document(source.name, known, source.lines)
+    return read_settings(kind, source, path)
+
+
 def own_credentials(settings: ServiceSettings, role: Role) -> Credentials:
     """The certificate that the file names, which must be that of this very service.
 

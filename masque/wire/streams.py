@@ -31,6 +31,7 @@ from masque.wire import polling
 from masque.wire.failures import ERROR_KEY, clean, pack, status_of
 from masque.wire.identity import Identity
 from masque.wire.tls import Credentials, Option, channel_options
+from masque.wire.tracing import traced
 
 METHOD = "/masque.v1.Party/Exchange"
 """Raw frames of `masque.wire.frames`: `rpc Exchange(Hello) returns (stream Frame)`."""
@@ -66,7 +67,7 @@ def open_peer_channel(address: str, expected: Identity, credentials: Credentials
     As `masque.wire.tls.open_channel`: if anybody else answers, the handshake fails.
     """
     options = [*channel_options(expected), *PEER_OPTIONS]
-    return grpc.secure_channel(address, credentials.for_channel(), options=options)
+    return traced(grpc.secure_channel(address, credentials.for_channel(), options=options))
 
 
 class Outgoing(ABC):

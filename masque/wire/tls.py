@@ -37,6 +37,7 @@ from masque.wire.certificates import (
     verify,
 )
 from masque.wire.identity import Identity
+from masque.wire.tracing import traced
 
 MAX_MESSAGE = 4 * 1024 * 1024
 """Bytes of the largest message either way, unless a channel or server is told otherwise."""
@@ -230,7 +231,8 @@ def open_channel(
     it in a `with` statement.
     """
     options = channel_options(expected, max_message=max_message, max_reply=MAX_REPLY)
-    return grpc.secure_channel(address, credentials.renewed().for_channel(), options=options)
+    channel = grpc.secure_channel(address, credentials.renewed().for_channel(), options=options)
+    return traced(channel)
 
 
 def _changed(path: Path) -> int:
