@@ -14,6 +14,8 @@ from typing import Any, TextIO
 
 DEBUG = "MASQUE_DEBUG"
 INTERRUPTED = 130
+LOOKED_UP = (1, 5, 7, 10)
+"""Exit codes of errors whose cause is in a service's log, under the request that is shown."""
 
 
 def emit(data: Any) -> None:
@@ -50,6 +52,8 @@ def fail(error: BaseException, *, as_json: bool) -> int:
     note(_coloured(f"error: {message}", "31"))
     if hint:
         note(f"hint: {hint}")
+    if code in LOOKED_UP and "request" in where:
+        note(f"request: {where['request']}")
     if as_json:
         record = {
             "kind": type(error).__name__,

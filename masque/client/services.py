@@ -15,7 +15,7 @@ from masque.errors import MasqueError
 from masque.v1.coordinator_pb2_grpc import CoordinatorStub
 from masque.v1.dealer_pb2_grpc import DealerStub
 from masque.v1.party_pb2_grpc import PartyStub
-from masque.wire import preflight
+from masque.wire import preflight, tracing
 from masque.wire.identity import Identity, Role
 from masque.wire.settings import PeerSettings
 from masque.wire.tls import Credentials, open_channel
@@ -56,11 +56,15 @@ class Peer:
 
 
 class Services:
-    """Channels, opened when first used; close them, or use it in a `with` statement."""
+    """Channels, opened when first used; close them, or use it in a `with` statement.
+
+    All their calls are one request, `trace`.
+    """
 
     def __init__(self, profile: Profile, credentials: Credentials | None = None) -> None:
         self.profile = profile
         self.credentials = credentials or profile.credentials()
+        self.trace = tracing.current() or tracing.fresh()
         self._channels: list[grpc.Channel] = []
         self.coordinator = self._peer(Role.COORDINATOR, profile.coordinator, CoordinatorStub)
         self.parties = tuple(self._peer(Role.PARTY, p, PartyStub) for p in profile.parties)
@@ -92,6 +96,7 @@ class Services:
 
     def _peer(self, role: Role, peer: PeerSettings, stub: Any) -> Peer:
         identity = Identity(self.profile.project, role, peer.name)
-        channel = open_channel(peer.address, identity, self.credentials)
+        with tracing.use(self.trace):
+            channel = open_channel(peer.address, identity, self.credentials)
         self._channels.append(channel)
         return Peer(identity, peer.address, stub(channel), self.credentials)

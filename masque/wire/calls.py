@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -27,8 +28,8 @@ class Calls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._seconds: Counter[str] = Counter()
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        self._seconds: dict[str, float] = {}
 
     def begin(
         self, method: str, request: object, context: grpc.ServicerContext
@@ -37,7 +38,7 @@ class Calls:
         started, name = time.monotonic(), method.lstrip("/")
         structlog.contextvars.bind_contextvars(**_fields(request, context))
         received = tracing.received(context.invocation_metadata())
-        span = tracing.begin(name, received, answers=True)
+        span = tracing.begin(name, received, {}, answers=True)
         tracing.adopt(span.trace if span is not None else received)
 
         def end() -> None:
@@ -46,11 +47,11 @@ class Calls:
                 span.end("" if status == "OK" else status)
             with self._lock:
                 self._counts[name, status] += 1
-                self._seconds[name] += time.monotonic() - started
+                self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - started
 
         return end
 
-    def counts(self) -> dict[tuple[str, str], int]:
+    def counts(self) -> dict[tuple[str, ...], float]:
         """A copy, at one moment."""
         with self._lock:
             return dict(self._counts)
@@ -64,10 +65,8 @@ class Calls:
 def _fields(request: object, context: grpc.ServicerContext) -> dict[str, Any]:
     """What the log says of a call: who calls, for which job, in which training round."""
     fields: dict[str, Any] = {}
-    try:
+    with suppress(IdentityError):  # the guard refuses it, and says why
         fields["peer"] = str(caller(context))
-    except IdentityError:
-        pass  # the guard refuses it, and says why
     job, number = getattr(request, "job_id", None), getattr(request, "round", None)
     if isinstance(job, str) and re.fullmatch(NAME, job):
         fields["job"] = job

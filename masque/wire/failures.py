@@ -32,6 +32,7 @@ from masque.errors import (
     SpecError,
     Unavailable,
 )
+from masque.wire import tracing
 from masque.wire.identity import Identity
 from masque.wire.symptoms import connection_error
 
@@ -68,8 +69,12 @@ def status_of(error: MasqueError) -> grpc.StatusCode:
     raise AssertionError("MasqueError itself is in the catalogue")
 
 
-def pack(error: MasqueError) -> bytes:
-    """The error as JSON, bounded in length; values other than text and numbers are dropped."""
+def pack(error: MasqueError, request: str | None = None) -> bytes:
+    """The error as JSON, bounded in length; values other than text and numbers are dropped.
+
+    `request` is the trace under which it happened, if it does not name one itself.
+    """
+    where = {"request": request, **error.where}
     record = {
         "class": _public_class(error),
         "message": clean(error.message, _TEXT_LIMIT),
@@ -78,7 +83,7 @@ def pack(error: MasqueError) -> bytes:
             clean(key, _FIELD_LIMIT): clean(value, _FIELD_LIMIT)
             if isinstance(value, str)
             else value
-            for key, value in list(error.where.items())[:_FIELDS]
+            for key, value in list(where.items())[:_FIELDS]
             if isinstance(value, str | int | float | bool)
         },
     }
@@ -128,7 +133,9 @@ def report(error: Exception, method: str, context: grpc.ServicerContext) -> None
     else:
         code = status_of(error)
         _log.info("call refused", method=method, error=type(error).__name__, text=str(error))
-    context.set_trailing_metadata(((ERROR_KEY, pack(error)),))
+    trace = tracing.current()
+    packed = pack(error, trace.trace_id if trace is not None else None)
+    context.set_trailing_metadata(((ERROR_KEY, packed),))
     context.abort(code, clean(str(error), _TEXT_LIMIT))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,6 +19,9 @@ from whatever thread it likes; gRPC's own health service and `masque.wire.stream
 Guard = Callable[[str, grpc.ServicerContext], None]
 """Runs before the handler of a method; raises to keep the handler from running."""
 
+Begin = Callable[[str, object, grpc.ServicerContext], Callable[[], None]]
+"""Runs before the guard, on (method, request, context); what it returns runs when the call ends."""
+
 Trap = Callable[[Exception, str, grpc.ServicerContext], None]
 """Gets what the handler of a method raised; ends the call by `context.abort`, which raises."""
 
@@ -30,13 +34,13 @@ else:
 
 
 class Gate(ServerInterceptor):
-    """Puts a guard before every handler of a server, and a trap behind it.
+    """Puts a guard before every handler of a server, and a trap behind it; `begin` around both.
 
     A method without a handler stays without: gRPC answers UNIMPLEMENTED.
     """
 
-    def __init__(self, guard: Guard, trap: Trap) -> None:
-        self._guard, self._trap = guard, trap
+    def __init__(self, guard: Guard, trap: Trap, begin: Begin | None = None) -> None:
+        self._around = _Around(guard, trap, begin or _unobserved)
 
     def intercept_service(
         self,
@@ -48,11 +52,24 @@ class Gate(ServerInterceptor):
         if handler is None:
             return None
         method = handler_call_details.method
-        return wrap_handler(handler, method, self._guard, self._trap)
+        return _wrap_handler(handler, method, self._around)
 
 
-def wrap_handler(handler: Handler, method: str, guard: Guard, trap: Trap) -> Handler:
-    """The same handler with `guard` before it, and `trap` for whatever either of them raises."""
+@dataclass(frozen=True)
+class _Around:
+    """What every handler is wrapped in."""
+
+    guard: Guard
+    trap: Trap
+    begin: Begin
+
+
+def _unobserved(method: str, request: object, context: grpc.ServicerContext) -> Callable[[], None]:
+    return lambda: None
+
+
+def _wrap_handler(handler: Handler, method: str, around: _Around) -> Handler:
+    """The same handler, guarded, and with the trap for whatever guard or handler raises."""
     streams = bool(handler.response_streaming)
     wrap = _wrap_streaming if streams else _wrap_single
     make: Callable[..., Handler]
@@ -64,9 +81,9 @@ def wrap_handler(handler: Handler, method: str, guard: Guard, trap: Trap) -> Han
         behaviour = handler.unary_stream if streams else handler.unary_unary
     assert behaviour is not None, "a handler has the function of its kind"
     if getattr(behaviour, NON_BLOCKING, False):
-        wrapped: Behaviour = _NonBlocking(behaviour, method, guard, trap)
+        wrapped: Behaviour = _NonBlocking(behaviour, method, around)
     else:
-        wrapped = wrap(behaviour, method, guard, trap)
+        wrapped = wrap(behaviour, method, around)
     return make(
         wrapped,
         request_deserializer=handler.request_deserializer,
@@ -78,46 +95,57 @@ _UNARY_UNARY: Callable[..., Handler] = grpc.unary_unary_rpc_method_handler
 _STREAM_UNARY: Callable[..., Handler] = grpc.stream_unary_rpc_method_handler
 
 
-def _wrap_single(behaviour: Behaviour, method: str, guard: Guard, trap: Trap) -> Behaviour:
+def _wrap_single(behaviour: Behaviour, method: str, around: _Around) -> Behaviour:
     @functools.wraps(behaviour)
     def wrapped(request: Any, context: grpc.ServicerContext) -> Any:
+        end = around.begin(method, request, context)
         try:
-            guard(method, context)
+            around.guard(method, context)
             return behaviour(request, context)
         except Exception as error:
-            trap(error, method, context)
+            around.trap(error, method, context)
             raise
+        finally:
+            end()
 
     return wrapped
 
 
-def _wrap_streaming(behaviour: Behaviour, method: str, guard: Guard, trap: Trap) -> Behaviour:
+def _wrap_streaming(behaviour: Behaviour, method: str, around: _Around) -> Behaviour:
     @functools.wraps(behaviour)
     def wrapped(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        end = around.begin(method, request, context)
         try:
-            guard(method, context)
+            around.guard(method, context)
             yield from behaviour(request, context)
         except Exception as error:
-            trap(error, method, context)
+            around.trap(error, method, context)
             raise
+        finally:
+            end()
 
     return wrapped
 
 
 class _NonBlocking:
-    """A wrapped handler that keeps gRPC's mark, and hands on the function that sends."""
+    """A wrapped handler that keeps gRPC's mark, and hands on the function that sends.
 
-    def __init__(self, behaviour: Any, method: str, guard: Guard, trap: Trap) -> None:
-        self._behaviour, self._method = behaviour, method
-        self._guard, self._trap = guard, trap
+    Its call goes on after it has returned, until gRPC says that it is over.
+    """
+
+    def __init__(self, behaviour: Any, method: str, around: _Around) -> None:
+        self._behaviour, self._method, self._around = behaviour, method, around
         setattr(self, NON_BLOCKING, True)
 
     def __call__(
         self, request: Any, context: grpc.ServicerContext, *respond: Callable[[Any], None]
     ) -> Any:
+        end = self._around.begin(self._method, request, context)
+        if not context.add_callback(end):
+            end()
         try:
-            self._guard(self._method, context)
+            self._around.guard(self._method, context)
             return self._behaviour(request, context, *respond)
         except Exception as error:
-            self._trap(error, self._method, context)
+            self._around.trap(error, self._method, context)
             raise

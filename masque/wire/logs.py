@@ -31,6 +31,9 @@ SECRET_WORDS = frozenset(
 DIGEST_WORDS = frozenset({"digest", "fingerprint"})
 """Fields that may hold long hexadecimal numbers, which are secrets anywhere else."""
 
+TRACE = "trace"
+"""The field that names a request: 32 hexadecimal digits, all of which may be decimal ones."""
+
 REDACTED = "<redacted>"
 LARGE = 2**53
 """Whole numbers from here on look like shares; no count, size or time is as large."""
@@ -43,6 +46,7 @@ _RAW = re.compile(
     r"|\[(?:\s*-?\d+[ ,\n]+){7,}[^\]]*\]?"  # eight numbers or more in brackets
     r"|\b\d{17,}\b"  # numbers as large as shares
 )
+_TRACE = re.compile("[0-9a-f]{32}")
 _ENCODED = re.compile(r"[0-9A-Za-z+=]{36,}")
 """Hexadecimal or base64 of 18 bytes and more."""
 
@@ -133,6 +137,8 @@ def _words(name: str) -> set[str]:
 def _field(name: str, value: object, depth: int) -> object:
     if is_secret_name(name):
         return REDACTED
+    if name == TRACE and isinstance(value, str) and _TRACE.fullmatch(value):
+        return value
     return _value(value, depth, digest=not DIGEST_WORDS.isdisjoint(_words(name)))
 
 

@@ -20,7 +20,7 @@ import structlog
 
 from masque.errors import MasqueError
 from masque.version import __version__
-from masque.wire import logs, memory
+from masque.wire import logs, memory, metrics, telemetry
 from masque.wire.host import Host, offer_host
 from masque.wire.identity import Role
 from masque.wire.server import Server
@@ -60,26 +60,34 @@ def serve_until_stopped(
     server: Server,
     settings: ServiceSettings,
     prepare: Callable[[], None] | None = None,
+    numbers: metrics.Source | None = None,
 ) -> None:
     """Answer calls until SIGTERM, SIGINT or `request_stop`, also those that every service answers.
 
     `prepare` runs after the port is ours and before health says SERVING: what takes time or may
-    fail, such as loading compiled kernels.
+    fail, such as loading compiled kernels. `numbers` is what this service alone has to tell.
     """
     offer_host(server, Host(server, settings.volume))
-    with server:
+    spans = settings.telemetry.otlp if settings.telemetry else None
+    scrapes = settings.metrics.listen if settings.metrics else None
+    sources = (metrics.ServiceMetrics(server), numbers or (lambda: ()))
+    with (
+        telemetry.exporting(server.identity, spans),
+        metrics.offered(scrapes, sources) as scraped,
+        server,
+    ):
         if prepare is not None:
             prepare()
         server.ready()
         ready = settings.ready_file
         if ready is not None:
             server.on_stop(lambda: ready.unlink(missing_ok=True))
-        write_ready(server, ready)
+        write_ready(server, ready, scraped)
         _log.info("serving", address=server.address, version=__version__)
         server.wait(settings.stop_seconds)
 
 
-def write_ready(server: Server, path: Path | None) -> None:
+def write_ready(server: Server, path: Path | None, metrics: str | None = None) -> None:
     """Tell whoever started this service where it answers; a reader sees all of it or nothing."""
     if path is None:
         return
@@ -90,6 +98,7 @@ def write_ready(server: Server, path: Path | None) -> None:
         "project": identity.project,
         "address": server.address,
         "pid": os.getpid(),
+        **({"metrics": metrics} if metrics else {}),
     }
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:

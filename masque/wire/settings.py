@@ -55,6 +55,20 @@ class PeerSettings(Section):
     address: Address = Field(examples=["127.0.0.1:7000"])
 
 
+class MetricsSettings(Section):
+    """Where Prometheus may ask for numbers, over plain HTTP."""
+
+    listen: Address = Field("127.0.0.1:9464", examples=["127.0.0.1:9464"])
+
+
+class TelemetrySettings(Section):
+    """The OTLP/HTTP collector that spans are sent to."""
+
+    otlp: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+/?$")] = Field(
+        examples=["http://127.0.0.1:4318"]
+    )
+
+
 class ServiceSettings(Section):
     """What every service's file says.
 
@@ -69,6 +83,8 @@ class ServiceSettings(Section):
     tls: TlsSettings = Field(examples=["{directory: certificates}"])
     log_level: LogLevel = "info"
     stop_seconds: Annotated[float, Field(ge=0, le=3600)] = 8.0
+    metrics: MetricsSettings | None = None
+    telemetry: TelemetrySettings | None = None
 
     @property
     def volume(self) -> Path | None:

@@ -1,14 +1,14 @@
-"""Request ids across services: W3C trace context, from the command to every service it sets to work.
+"""Request ids across services: W3C trace context, from a command to all that it sets to work.
 
-A command draws a trace; its calls say so in the metadata `traceparent`; a server that is called adopts
-the trace for as long as it works on the call, puts it into its logs as `trace`, and sends it on with
-the calls that it makes itself. A channel remembers the trace under which it was opened, so that calls
-from threads of their own carry it as well. (https://www.w3.org/TR/trace-context/, version 00.)
+A command draws a trace; its calls name it in the metadata `traceparent`; a server that is called
+adopts the trace for as long as it works on the call, writes it into its log as `trace`, and sends
+it on with the calls that it makes itself. A channel remembers the trace under which it was opened,
+so that calls from threads of their own carry it as well. Version 00 of the W3C's Trace Context.
 
 Nothing in a trace depends on data: it is random, and drawn before any data is touched.
 
-Whoever exports spans (`masque.wire.telemetry`) installs a `Tracer`; without one a `span` costs a look
-at a variable.
+Whoever exports spans (`masque.wire.telemetry`) installs a `Tracer`; without one a `span` costs a
+look at a variable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import grpc
 import structlog
@@ -29,6 +29,16 @@ HEADER = "traceparent"
 _FORM = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _SAMPLED = "01"
+
+if TYPE_CHECKING:  # generic in the stubs only
+    _UnaryUnary = grpc.UnaryUnaryClientInterceptor[Any, Any]
+    _UnaryStream = grpc.UnaryStreamClientInterceptor[Any, Any]
+    _StreamUnary = grpc.StreamUnaryClientInterceptor[Any, Any]
+    _StreamStream = grpc.StreamStreamClientInterceptor[Any, Any]
+else:
+    _UnaryUnary, _UnaryStream = grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor
+    _StreamUnary = grpc.StreamUnaryClientInterceptor
+    _StreamStream = grpc.StreamStreamClientInterceptor
 
 Result = TypeVar("Result")
 Attribute = str | int
@@ -92,6 +102,16 @@ def adopt(trace: Trace) -> None:
     structlog.contextvars.bind_contextvars(trace=trace.trace_id)
 
 
+@contextmanager
+def use(trace: Trace) -> Iterator[None]:
+    """Let the calls that the block makes, and the channels that it opens, name `trace`."""
+    before = _current.set(trace)
+    try:
+        yield
+    finally:
+        _current.reset(before)
+
+
 def inherit(work: Callable[[], Result]) -> Callable[[], Result]:
     """`work` for another thread, with the trace and the log fields of this one."""
     return partial(contextvars.copy_context().run, work)
@@ -103,7 +123,11 @@ def install(tracer: Tracer | None) -> None:
 
 
 def begin(
-    name: str, parent: Trace | None, *, answers: bool = False, **attributes: Attribute
+    name: str,
+    parent: Trace | None,
+    attributes: Mapping[str, Attribute],
+    *,
+    answers: bool = False,
 ) -> Span | None:
     """Begin a span whose end the caller tells; None if nobody measures."""
     return _installed[0](name, parent, answers, attributes) if _installed else None
@@ -112,20 +136,17 @@ def begin(
 @contextmanager
 def span(name: str, **attributes: Attribute) -> Iterator[None]:
     """What the block does is a step of the current trace, as are the calls that it makes."""
-    begun = begin(name, current(), **attributes)
+    begun = begin(name, current(), attributes)
     if begun is None:
         yield
         return
-    before = _current.set(begun.trace)
     try:
-        yield
+        with use(begun.trace):
+            yield
     except BaseException as error:
         begun.end(type(error).__name__)
         raise
-    else:
-        begun.end()
-    finally:
-        _current.reset(before)
+    begun.end()
 
 
 # -- calls ---------------------------------------------------------------------------------------
@@ -142,12 +163,7 @@ class _Details(NamedTuple):
     compression: Any
 
 
-class _Sender(
-    grpc.UnaryUnaryClientInterceptor,  # type: ignore[type-arg, misc, unused-ignore]
-    grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg, misc, unused-ignore]
-    grpc.StreamUnaryClientInterceptor,  # type: ignore[type-arg, misc, unused-ignore]
-    grpc.StreamStreamClientInterceptor,  # type: ignore[type-arg, misc, unused-ignore]
-):
+class _Sender(_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream):
     """Puts the trace into the metadata of every call of a channel."""
 
     def __init__(self, opened_for: Trace | None) -> None:
@@ -158,13 +174,13 @@ class _Sender(
         if trace is None:
             return proceed(details, request)
         metadata = (*(details.metadata or ()), (HEADER, str(trace)))
-        fields = (getattr(details, name, None) for name in _Details._fields)
-        return proceed(_Details(*fields)._replace(metadata=metadata), request)
+        fields: dict[str, Any] = {name: getattr(details, name, None) for name in _Details._fields}
+        return proceed(_Details(**{**fields, "metadata": metadata}), request)
 
-    intercept_unary_unary = _send
-    intercept_unary_stream = _send
-    intercept_stream_unary = _send
-    intercept_stream_stream = _send
+    intercept_unary_unary: Any = _send
+    intercept_unary_stream: Any = _send
+    intercept_stream_unary: Any = _send
+    intercept_stream_stream: Any = _send
 
 
 def traced(channel: grpc.Channel) -> grpc.Channel:

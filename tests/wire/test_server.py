@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import socket
 import threading
 import time
@@ -199,6 +200,7 @@ def test_errors_arrive_as_they_left(running: Running, project: Project) -> None:
     error = failure(running, running.channel(party), REFUSE)
     assert type(error) is Refused
     assert (error.message, error.hint) == ("The policy says no.", "Ask its owner.")
+    assert re.fullmatch("[0-9a-f]{32}", str(error.where.pop("request")))
     assert error.where == {"field": "epochs", "service": "party 'a'"}
     with running.channel(party) as channel:
         call = channel.stream_stream(STREAM, bytes, bytes)(iter([b"1", b"refuse", b"2"]), timeout=5)
