@@ -118,15 +118,20 @@ class Deployment:
     def remove(self) -> None:
         """Everything of it, whatever state it is in."""
         self.make("down", check=False, ARGS="--wipe")
-        for kind in ("container", "network", "volume"):
-            flags = ["--all"] if kind == "container" else []
-            field = "{{.Names}}" if kind == "container" else "{{.Name}}"
-            listed = run("docker", kind, "ls", *flags, "--format", field).stdout.split()
-            ours = [name for name in listed if name.startswith(f"{self.name}-")]
-            force = ["--force"] if kind != "network" else []
-            if ours:
-                run("docker", kind, "rm", *force, *ours, check=False)
+        sweep(self.name)
         shutil.rmtree(self.base / self.name, ignore_errors=True)
+
+
+def sweep(name: str) -> None:
+    """Containers, networks and volumes of a deployment."""
+    for kind in ("container", "network", "volume"):
+        flags = ["--all"] if kind == "container" else []
+        field = "{{.Names}}" if kind == "container" else "{{.Name}}"
+        listed = run("docker", kind, "ls", *flags, "--format", field).stdout.split()
+        ours = [item for item in listed if item.startswith(f"{name}-")]
+        force = ["--force"] if kind != "network" else []
+        if ours:
+            run("docker", kind, "rm", *force, *ours, check=False)
 
 
 def a_name() -> str:
