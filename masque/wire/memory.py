@@ -13,7 +13,7 @@ import threading
 from functools import cache
 from typing import Any
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of glibc's mallopt
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # parameters of glibc's mallopt
 KEPT = (1 << 31) - 1
 """Bytes of free heap that a process keeps: as many as can be said."""
 
@@ -36,7 +36,9 @@ def keep_freed() -> bool:
     library = _library()
     if library is None:
         return False
-    return bool(library.mallopt(_MMAP_MAX, 0)) and bool(library.mallopt(_TRIM_THRESHOLD, KEPT))
+    # One arena: those of other threads return memory as soon as it is free, whatever is asked.
+    asked = {_MMAP_MAX: 0, _TRIM_THRESHOLD: KEPT, _ARENA_MAX: 1}
+    return all([bool(library.mallopt(name, wanted)) for name, wanted in asked.items()])
 
 
 def give_back_soon(seconds: float = 2.0) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 PROGRAM = """
+import threading
 import time
 import numpy as np
 from masque.wire import memory
@@ -16,10 +17,16 @@ def resident():
 
 assert memory.keep_freed()
 before = resident()
-for _ in range(3):
-    arrays = [np.ones(1 << 20) for _ in range(16)]  # 128 MiB
-    del arrays
-assert resident() - before > 64 << 20, "what was freed is kept"
+
+def work():
+    for _ in range(3):
+        arrays = [np.ones(1 << 20) for _ in range(16)]  # 128 MiB
+        del arrays
+
+worker = threading.Thread(target=work)
+worker.start()
+worker.join()
+assert resident() - before > 120 << 20, "what was freed is kept, in any thread"
 memory.give_back_soon(0.0)
 end = time.monotonic() + 10
 while resident() - before > 32 << 20:
