@@ -196,8 +196,8 @@ def _items(chunks: Iterable[Any]) -> Sealed:
 
 def _open(services: Services, bound: BoundJob, recipient: str, sealed: Sealed) -> dict[str, Floats]:
     """Every output, from the shares of all parties. Raises ProtocolError if one is missing."""
-    authority = services.credentials.authority
-    key = load_recipient_key(services.profile.recipients, recipient, authority)
+    trust = services.credentials.trust
+    key = load_recipient_key(services.profile.recipients, recipient, trust)
     found: dict[str, Floats] = {}
     check_complete(bound, recipient, sealed)
     for output, parts in sealed.items():
@@ -213,7 +213,7 @@ def _open(services: Services, bound: BoundJob, recipient: str, sealed: Sealed) -
         for party in bound.parties:
             context = sealing_context(bound.job_id, bound.attempt, party, output, bound.digest())
             sender = Identity(services.profile.project, Role.PARTY, party)
-            plain = unseal(parts[party], key, context=context, sender=sender, authority=authority)
+            plain = unseal(parts[party], key, context=context, sender=sender, trust=trust)
             share, scale = decode_output(plain, str(sender))
             shares.append(share)
             scales.add((scale, share.shape))

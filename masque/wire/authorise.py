@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 import grpc
 
 from masque.errors import IdentityError
+from masque.wire.callers import Callers
 from masque.wire.identity import SCHEME, Identity, Role, parse_identity
 
 Permissions = Mapping[str, Collection[Role]]
@@ -24,10 +25,15 @@ AuthContext = Mapping[str, Collection[bytes]]
 
 
 class Authorise:
-    """The guard of a server: TLS 1.3, a certificate of this project, a role that may call."""
+    """The guard of a server: TLS 1.3, a certificate of this project, a role that may call.
 
-    def __init__(self, project: str, permissions: Permissions) -> None:
-        self._project = project
+    With `callers`, the certificate must not be revoked either.
+    """
+
+    def __init__(
+        self, project: str, permissions: Permissions, callers: Callers | None = None
+    ) -> None:
+        self._project, self._callers = project, callers
         self._permissions = {method: frozenset(roles) for method, roles in permissions.items()}
 
     def permit(self, permissions: Permissions) -> None:
@@ -37,7 +43,11 @@ class Authorise:
 
     def __call__(self, method: str, context: grpc.ServicerContext) -> None:
         """Return if the caller may call `method`; otherwise raise an `IdentityError`."""
-        self.check(method, _auth_context(context))
+        found = _auth_context(context)
+        who = self.check(method, found)
+        if self._callers is not None:
+            certificate = next(iter(found.get("x509_pem_cert", ())), b"")
+            self._callers.admit(who, certificate, context)
 
     def check(self, method: str, auth_context: AuthContext) -> Identity:
         """The same on what gRPC says of the connection; returns who calls."""

@@ -1,8 +1,12 @@
 """The local certificate authority behind `masque pki`: one per project, on one disk.
 
-An authority is a directory with `authority.pem`, which everybody gets, and `authority.key`, which
-whoever holds may become any service: keep it away from the machines of the services, or delete it
-once all certificates are issued. Keys are P-256, the curve that every TLS library signs with.
+An authority is a directory, which whoever holds may become any service: keep it away from the
+machines of the services. Keys are P-256, the curve that every TLS library signs with.
+
+    authority.pem       its certificate; while it rotates, the previous one after it: for everybody
+    authority.crl       what it has revoked, one list of each certificate: for everybody
+    authority.key       the private key, and `previous.key` while it rotates: for nobody
+    issued.jsonl        every certificate that it has issued
 """
 
 from __future__ import annotations
@@ -19,9 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from masque.errors import IdentityError
+from masque.wire import issued
 from masque.wire.certificates import (
     certificate_pem,
-    load_certificate,
+    load_authorities,
     load_signing_key,
     private_pem,
     public_bytes,
@@ -29,8 +34,11 @@ from masque.wire.certificates import (
 )
 from masque.wire.identity import SCHEME, Identity, Role
 from masque.wire.keyfiles import PRIVATE, PUBLIC, write_files
+from masque.wire.revocation import LISTS_FILE, Revocations
+from masque.wire.trust import Trust, endorsement, project_of
 
 AUTHORITY_FILE, AUTHORITY_KEY_FILE = "authority.pem", "authority.key"
+PREVIOUS_KEY_FILE = "previous.key"
 AUTHORITY_LIFETIME = dt.timedelta(days=3650)
 LEAF_LIFETIME = dt.timedelta(days=90)
 BACKDATED = dt.timedelta(minutes=5)
@@ -41,13 +49,37 @@ _NEVER = dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
+Signer = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
+
+
 @dataclass(frozen=True)
 class Authority:
-    """A project's authority: its certificate, and the key that issues others."""
+    """A project's authority: its certificate, and the key that issues others.
+
+    `previous` is what it rotates away from: believed, and able to revoke, until it is retired.
+    """
 
     project: str
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey = field(repr=False)
+    directory: Path
+    previous: Signer | None = field(default=None, repr=False)
+
+    @property
+    def signers(self) -> tuple[Signer, ...]:
+        """Certificate and key, the current pair first."""
+        own = (self.certificate, self.key)
+        return (own,) if self.previous is None else (own, self.previous)
+
+    @property
+    def trust(self) -> Trust:
+        """Whom everybody who has this authority's files believes."""
+        found = Trust(
+            tuple(certificate for certificate, _ in self.signers),
+            Revocations(self.directory / LISTS_FILE),
+        )
+        found.revocations.read(found.authorities)
+        return found
 
     def issue(
         self,
@@ -59,13 +91,43 @@ class Authority:
         now: dt.datetime | None = None,
         replace: bool = False,
     ) -> Path:
-        """Write `<name>.<role>.pem` and `.key` and a copy of `authority.pem` into `directory`.
+        """Make a key here, certify it, and write `<name>.<role>.pem` and `.key` into `directory`.
 
-        `hosts` are the DNS names and IP addresses at which the service is reached by programs that
-        know nothing of identities. A certificate ends with its authority at the latest.
+        For services of this very machine: elsewhere the key is made where it is used
+        (`masque.wire.requests`). The authority's public files are written beside them.
 
         Returns the certificate's path. Raises `Conflict` if a file exists and `replace` is false,
         `IdentityError` for a foreign project or an unusable host.
+        """
+        path = directory / f"{identity.stem}.pem"
+        check_bundle(directory, self.trust)
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self.certify(
+            identity, key.public_key(), hosts=hosts, lifetime=lifetime, now=now, log=False
+        )
+        files = {
+            path: (certificate_pem(certificate), PUBLIC),
+            path.with_suffix(".key"): (private_pem(key), PRIVATE),
+        }
+        write_files(files, replace=replace)
+        issued.record(self.directory, certificate)
+        self.hand_out(directory)
+        return path
+
+    def certify(
+        self,
+        identity: Identity,
+        public: ec.EllipticCurvePublicKey,
+        *,
+        hosts: Sequence[str],
+        lifetime: dt.timedelta = LEAF_LIFETIME,
+        now: dt.datetime | None = None,
+        log: bool = True,
+    ) -> x509.Certificate:
+        """A certificate of `identity` for the holder of this key, noted in `issued.jsonl`.
+
+        `hosts` are the DNS names and IP addresses at which the service is reached by programs that
+        know nothing of identities. A certificate ends with its authority at the latest.
         """
         if identity.project != self.project:
             raise IdentityError(
@@ -73,32 +135,36 @@ class Authority:
                 hint="Open the authority of that project.",
                 project=identity.project,
             )
-        authority_copy = self._copy_for(directory)
-        key = ec.generate_private_key(ec.SECP256R1())
         start = (now or utc_now()) - BACKDATED
         issuer, latest = self.certificate.subject, self.certificate.not_valid_after_utc
-        builder = _builder(_subject(identity), issuer, key, start, lifetime, latest)
+        builder = _builder(_subject(identity), issuer, public, start, lifetime, latest)
         certificate = _leaf(builder, self, identity, hosts).sign(self.key, hashes.SHA256())
-        stem = directory / identity.stem
-        files = {
-            stem.with_name(f"{stem.name}.pem"): (certificate_pem(certificate), PUBLIC),
-            stem.with_name(f"{stem.name}.key"): (private_pem(key), PRIVATE),
-        }
-        write_files(files, replace=replace)
-        write_files(authority_copy)
-        return stem.with_name(f"{stem.name}.pem")
+        if log:
+            issued.record(self.directory, certificate)
+        return certificate
 
-    def _copy_for(self, directory: Path) -> dict[Path, tuple[bytes, int]]:
-        target, content = directory / AUTHORITY_FILE, certificate_pem(self.certificate)
-        if not target.exists():
-            return {target: (content, PUBLIC)}
-        if target.read_bytes() != content:
-            raise IdentityError(
-                f"{target} is the certificate of another authority.",
-                hint="Keep the certificates of each authority in a directory of their own.",
-                file=str(target),
-            )
-        return {}
+    def hand_out(self, directory: Path) -> None:
+        """Write what everybody gets, `authority.pem` and `authority.crl`, into `directory`."""
+        check_bundle(directory, self.trust)
+        files = {directory / AUTHORITY_FILE: (self.trust.pem, PUBLIC)}
+        lists = self.directory / LISTS_FILE
+        if lists.exists():
+            files[directory / LISTS_FILE] = (lists.read_bytes(), PUBLIC)
+        write_files(files, replace=True)
+
+
+def check_bundle(directory: Path, trust: Trust) -> None:
+    """`IdentityError` if `directory` has another authority's certificate, not related to these."""
+    target = directory / AUTHORITY_FILE
+    if not target.exists():
+        return
+    there = load_authorities(target)
+    if not set(there) & set(trust.authorities) and not Trust(there).accepts(trust.authorities):
+        raise IdentityError(
+            f"{target} is the certificate of another authority.",
+            hint="Keep the certificates of each authority in a directory of their own.",
+            file=str(target),
+        )
 
 
 def create_authority(
@@ -115,37 +181,60 @@ def create_authority(
     becomes worthless with it.
     """
     Identity(project, Role.CLIENT, "check")  # the project's spelling
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = _name(f"{project} authority", project, "authority")
-    start = (now or utc_now()) - BACKDATED
-    usage = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    certificate = (
-        _builder(subject, subject, key, start, lifetime)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .add_extension(usage, critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    certificate, key = new_signer(project, 1, lifetime=lifetime, now=now)
     files = {
         directory / AUTHORITY_KEY_FILE: (private_pem(key), PRIVATE),
         directory / AUTHORITY_FILE: (certificate_pem(certificate), PUBLIC),
     }
     write_files(files, replace=replace)
-    return Authority(project, certificate, key)
+    if replace:
+        for name in (LISTS_FILE, PREVIOUS_KEY_FILE, issued.FILE):
+            (directory / name).unlink(missing_ok=True)
+    return Authority(project, certificate, key, directory)
+
+
+def new_signer(
+    project: str,
+    generation: int,
+    *,
+    lifetime: dt.timedelta = AUTHORITY_LIFETIME,
+    now: dt.datetime | None = None,
+    endorsed_by: ec.EllipticCurvePrivateKey | None = None,
+) -> Signer:
+    """A new key and its own certificate; the key before it vouches for it, if there is one."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    unit = "authority" if generation == 1 else f"authority {generation}"
+    subject = _name(f"{project} authority", project, unit)
+    start = (now or utc_now()) - BACKDATED
+    usage = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    builder = (
+        _builder(subject, subject, key.public_key(), start, lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(usage, critical=False)
+    )
+    if endorsed_by is not None:
+        builder = builder.add_extension(endorsement(endorsed_by, project, key), critical=False)
+    return builder.sign(key, hashes.SHA256()), key
 
 
 def open_authority(directory: Path) -> Authority:
     """Load the authority that `create_authority` made in `directory`."""
-    certificate = load_certificate(directory / AUTHORITY_FILE, "authority's certificate")
+    found = load_authorities(directory / AUTHORITY_FILE)
     key = load_signing_key(directory / AUTHORITY_KEY_FILE, "authority's private key")
-    names = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    if public_bytes(certificate) != public_bytes(key) or not names:
+    previous = None
+    if len(found) > 1:
+        before = load_signing_key(directory / PREVIOUS_KEY_FILE, "previous authority's private key")
+        previous = found[1], before
+    project = project_of(found[0])
+    pairs = [(found[0], key), *([previous] if previous else [])]
+    if not project or any(public_bytes(c) != public_bytes(k) for c, k in pairs):
         raise IdentityError(
             f"The key and the certificate in {directory} do not belong together.",
             hint="Restore both files of one authority.",
             directory=str(directory),
         )
-    return Authority(str(names[0].value), certificate, key)
+    return Authority(project, found[0], key, directory, previous)
 
 
 def _leaf(
@@ -159,7 +248,7 @@ def _leaf(
     names: list[x509.GeneralName] = [
         x509.UniformResourceIdentifier(identity.uri),
         x509.DNSName(identity.server_name),
-        *(_host(host) for host in dict.fromkeys(hosts)),
+        *(host_name(host) for host in dict.fromkeys(hosts)),
     ]
     return (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -173,7 +262,7 @@ def _leaf(
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePublicKey,
     start: dt.datetime,
     lifetime: dt.timedelta,
     latest: dt.datetime | None = None,
@@ -184,7 +273,7 @@ def _builder(
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(min(start + BACKDATED + lifetime, latest or _NEVER))
@@ -205,7 +294,8 @@ def _name(common: str, project: str, unit: str) -> x509.Name:
     )
 
 
-def _host(host: str) -> x509.GeneralName:
+def host_name(host: str) -> x509.GeneralName:
+    """A host as certificates write it; `IdentityError` if they may not."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

@@ -1,8 +1,8 @@
 """Certificates: what one says about its holder, and whether to believe it.
 
-The house has one authority and no intermediates, so verification is short: signed by the
-authority's key, valid at the moment asked about, made for connections and not for signing other
-certificates, and exactly one Masque identity among its names.
+The house has one authority (two while it rotates) and no intermediates, so verification is short:
+signed by its key, valid at the moment asked about, not revoked, made for connections and not for
+signing other certificates, and exactly one Masque identity among its names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -21,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from masque.errors import IdentityError
 from masque.wire.identity import SCHEME, Identity, Role, parse_identity
 from masque.wire.keyfiles import read_file, read_private_file
+from masque.wire.trust import Trust, project_of
 
 UNREADABLE = (
     ValueError,
@@ -93,7 +94,7 @@ def certificate_identity(certificate: x509.Certificate) -> Identity:
 
 def verify(
     certificate: x509.Certificate,
-    authority: x509.Certificate,
+    trust: Trust,
     *,
     role: Role | None = None,
     name: str | None = None,
@@ -106,10 +107,12 @@ def verify(
     """
     identity = certificate_identity(certificate)
     whose = f"The certificate of {identity}"
-    _verify_issuer(certificate, authority, whose)
+    authority = _verify_issuer(certificate, trust, whose)
     _verify_period(certificate, whose, at or utc_now())
     _verify_end(authority, "The certificate of the authority", at or utc_now())
     _verify_purpose(certificate, whose)
+    if certificate.serial_number in trust.revocations:
+        raise revoked(whose, certificate)
     if role is not None and identity.role != role:
         raise IdentityError(
             f"{whose} is for the role {identity.role}, but the role {role} is needed here.",
@@ -125,16 +128,30 @@ def verify(
     return identity
 
 
-def _verify_issuer(certificate: x509.Certificate, authority: x509.Certificate, whose: str) -> None:
+def revoked(whose: str, certificate: x509.Certificate | None = None) -> IdentityError:
+    """The error for a certificate that the authority has revoked."""
+    return IdentityError(
+        f"{whose} was revoked by the authority.",
+        hint="Ask for a new one with `masque pki request --renew`, if its holder is still trusted.",
+        revoked=True,
+        serial=f"{certificate.serial_number:x}" if certificate is not None else None,
+    )
+
+
+def _verify_issuer(certificate: x509.Certificate, trust: Trust, whose: str) -> x509.Certificate:
     try:
-        certificate.verify_directly_issued_by(authority)
-    except (*UNREADABLE, TypeError, InvalidSignature):
+        issuer = trust.issuer(certificate)
+    except UNREADABLE:
+        issuer = None
+    if issuer is None:
+        authority = trust.authorities[0]
         raise IdentityError(
             f"{whose} was not issued by this authority "
             f"({authority.subject.rfc4514_string()}, {fingerprint(authority)[:16]}).",
             hint="Both sides need certificates of one authority: compare authority.pem.",
             fingerprint=fingerprint(certificate)[:16],
-        ) from None
+        )
+    return issuer
 
 
 def _verify_period(certificate: x509.Certificate, whose: str, at: dt.datetime) -> None:
@@ -153,7 +170,7 @@ def _verify_end(certificate: x509.Certificate, whose: str, at: dt.datetime) -> N
     if at > end:
         raise IdentityError(
             f"{whose} expired at {end:%Y-%m-%d %H:%M} UTC.",
-            hint="Renew it with `masque pki issue --replace`; running services take it up.",
+            hint="Renew it with `masque pki request --renew`; running services take it up.",
             expired=end.isoformat(),
         )
 
@@ -180,6 +197,29 @@ def load_certificate(source: Path | bytes, what: str = "certificate") -> x509.Ce
             hint="Issue it again with `masque pki`.",
             file=where,
         ) from None
+
+
+def load_authorities(source: Path | bytes) -> tuple[x509.Certificate, ...]:
+    """Read `authority.pem`: one authority, or two or more of one project while it rotates.
+
+    Raises `IdentityError` if one of them is no authority, or of another project than the first.
+    """
+    content = read_file(source, "authority's certificate") if isinstance(source, Path) else source
+    where = str(source) if isinstance(source, Path) else "what was given"
+    try:
+        found = tuple(x509.load_pem_x509_certificates(content))
+        sound = all(map(_is_authority, found)) and len(set(map(project_of, found))) == 1
+    except UNREADABLE:
+        found, sound = (), False
+    if not found:
+        load_certificate(source, "authority's certificate")  # for its error
+    if not sound:
+        raise IdentityError(
+            f"{where} holds something else than the certificates of one project's authority.",
+            hint="Ask the authority for its authority.pem.",
+            file=where,
+        )
+    return found
 
 
 def load_signing_key(path: Path, what: str = "private key") -> ec.EllipticCurvePrivateKey:
@@ -211,8 +251,10 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def public_bytes(key: x509.Certificate | ec.EllipticCurvePrivateKey) -> bytes:
-    """The public key of either, for comparing them."""
+def public_bytes(
+    key: x509.Certificate | x509.CertificateSigningRequest | ec.EllipticCurvePrivateKey,
+) -> bytes:
+    """The public key of any of them, for comparing them."""
     return key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

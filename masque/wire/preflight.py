@@ -19,7 +19,7 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from masque.errors import IdentityError, MasqueError, Unavailable
-from masque.wire.certificates import certificate_identity, private_pem, verify
+from masque.wire.certificates import certificate_identity, private_pem, read_der, verify
 from masque.wire.failures import translate
 from masque.wire.identity import Identity
 from masque.wire.server import split_address
@@ -63,22 +63,27 @@ def explain(
 
 def check_connection(
     address: str, expected: Identity, credentials: Credentials, *, patience: float = PATIENCE
-) -> None:
-    """The steps of `check` up to the TLS connection; raises like it."""
-    verify(credentials.certificate, credentials.authority)
+) -> x509.Certificate:
+    """The steps of `check` up to the TLS connection; raises like it.
+
+    Returns the certificate that answered, which is verified and not revoked.
+    """
+    verify(credentials.certificate, credentials.trust)
     host, port = split_address(address)
     try:
         with socket.create_connection((host, port), timeout=patience) as plain:
-            _check_tls(plain, credentials, expected, address)
+            seen = _check_tls(plain, credentials, expected, address)
     except ssl.SSLCertVerificationError as error:
         raise _doubtful(error, address, expected, patience) from error
     except OSError as error:
         raise _broken(error, address, expected) from error
+    verify(seen, credentials.trust, role=expected.role, name=expected.name)
+    return seen
 
 
 def _check_tls(
     plain: socket.socket, credentials: Credentials, expected: Identity, address: str
-) -> None:
+) -> x509.Certificate:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=credentials.authority_pem.decode())
@@ -95,6 +100,7 @@ def _check_tls(
                 service=str(expected),
                 address=address,
             )
+        return read_der(connection.getpeercert(True) or b"")
 
 
 def _doubtful(

@@ -29,6 +29,7 @@ from masque.wire.certificates import read_der, verify
 from masque.wire.identity import Identity
 from masque.wire.keyfiles import PRIVATE, PUBLIC, read_file, read_private_file, write_files
 from masque.wire.tls import Credentials
+from masque.wire.trust import Trust
 
 KIND = "masque-recipient-v1"
 _SIGNED = b"masque recipient v1\x00"
@@ -80,15 +81,15 @@ def create_recipient(
     return RecipientKey(recipient, key)
 
 
-def load_recipient(directory: Path, name: str, authority: x509.Certificate) -> Recipient:
+def load_recipient(directory: Path, name: str, trust: Trust) -> Recipient:
     """Read and verify `<name>.recipient.pub`."""
     path = _paths(directory, name)[1]
     text = read_file(path, "recipient's public key").decode("ascii", "replace")
-    return parse_recipient(text, authority)
+    return parse_recipient(text, trust)
 
 
 def load_recipient_key(
-    directory: Path, name: str, authority: x509.Certificate, *, at: dt.datetime | None = None
+    directory: Path, name: str, trust: Trust, *, at: dt.datetime | None = None
 ) -> RecipientKey:
     """Read both files of a recipient; `at` is the moment at which its certificate must be valid."""
     private_path, public_path = _paths(directory, name)
@@ -98,7 +99,7 @@ def load_recipient_key(
     except (ValueError, TypeError):
         key = None
     text = read_file(public_path, "recipient's public key").decode("ascii", "replace")
-    recipient = parse_recipient(text, authority, at=at)
+    recipient = parse_recipient(text, trust, at=at)
     if (
         not isinstance(key, X25519PrivateKey)
         or key.public_key().public_bytes_raw() != recipient.key.public_bytes_raw()
@@ -111,9 +112,7 @@ def load_recipient_key(
     return RecipientKey(recipient, key)
 
 
-def parse_recipient(
-    text: str, authority: x509.Certificate, *, at: dt.datetime | None = None
-) -> Recipient:
+def parse_recipient(text: str, trust: Trust, *, at: dt.datetime | None = None) -> Recipient:
     """Read a recipient's line and believe it, or raise an `IdentityError` that says why not."""
     parts = text.split()
     if len(parts) != 5 or parts[0] != KIND:
@@ -132,7 +131,7 @@ def parse_recipient(
             hint="Copy the .recipient.pub file again.",
         ) from None
     certificate = read_der(certificate_bytes)
-    identity = verify(certificate, authority, at=at)
+    identity = verify(certificate, trust, at=at)
     verify_signature(certificate, signature, _statement(identity, raw), f"The key of {identity}")
     if identity.uri != parts[1]:
         raise IdentityError(

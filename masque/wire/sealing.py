@@ -29,6 +29,7 @@ from masque.wire.recipients import (
     verify_signature,
 )
 from masque.wire.tls import Credentials
+from masque.wire.trust import Trust
 
 MAGIC = b"masque-sealed-1"
 _FIELDS = 5
@@ -67,7 +68,7 @@ def unseal(
     *,
     context: bytes,
     sender: Identity,
-    authority: x509.Certificate,
+    trust: Trust,
     at: dt.datetime | None = None,
 ) -> bytes:
     """Open what `sender` sealed to `key` in this `context`, and believe it.
@@ -77,7 +78,7 @@ def unseal(
     bytes and `IdentityError` for the wrong key, a forged signature or another sender.
     """
     parts = _parse(sealed, sender)
-    found = verify(parts.certificate, authority, at=at)
+    found = verify(parts.certificate, trust, at=at)
     if found != sender:
         raise IdentityError(
             f"The sealed share of {sender} was signed by {found}.",

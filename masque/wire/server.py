@@ -24,10 +24,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from masque.errors import Conflict, InputError, MasqueError
 from masque.wire import HANDSHAKE_REFUSES_TLS_1_2
+from masque.v1.trust_pb2_grpc import add_TrustServicer_to_server
 from masque.wire.authorise import Authorise, Permissions
+from masque.wire.callers import Callers
 from masque.wire.failures import report
 from masque.wire.handlers import Gate
 from masque.wire.identity import ROLES
+from masque.wire.publishing import PERMISSIONS, TrustService
 from masque.wire.tls import MAX_MESSAGE, Credentials, server_options
 
 Register = Callable[[grpc.Server], None]
@@ -46,6 +49,9 @@ HANDSHAKE = 10.0
 
 THREADS = 32
 """Handlers that run at once, long-lived streams included."""
+
+INSTALLED = 1.0
+"""Seconds within which certificates and revocation lists that were put on disk are noticed."""
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -95,7 +101,10 @@ class Server:
         self._health.set("", _NOT_SERVING)
         self.serving = False
         self._threads = futures.ThreadPoolExecutor(threads, f"{self.identity.name}-rpc")
-        self._guard = Authorise(self.identity.project, {HEALTH_CHECK: ROLES, **permissions})
+        self._callers = Callers(credentials.trust.revocations)
+        self._guard = Authorise(
+            self.identity.project, {HEALTH_CHECK: ROLES, **permissions}, self._callers
+        )
         self._server = grpc.server(
             self._threads,
             interceptors=[Gate(self._guard, report)],
@@ -105,6 +114,8 @@ class Server:
             ],
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        trust = TrustService(credentials, self._callers)
+        self.offer(PERMISSIONS, lambda server: add_TrustServicer_to_server(trust, server))
         for register in services:
             register(self._server)
         host, port = split_address(address)
@@ -121,7 +132,14 @@ class Server:
         if not HANDSHAKE_REFUSES_TLS_1_2:
             _log.warning("TLS 1.2 is refused per call only: masque.wire was imported after grpc")
         self._server.start()
+        threading.Thread(target=self._watch_files, name="certificates", daemon=True).start()
         _log.info("listening", address=self.address, role=self.identity.role.value)
+
+    def _watch_files(self) -> None:
+        """Take up what was installed on disk, also if nobody connects."""
+        while not self._stop_requested.wait(INSTALLED):
+            self.credentials.renewed()
+        self._callers.leave()
 
     def ready(self, serving: bool = True) -> None:
         """Let the health check say SERVING, or NOT_SERVING when work is impossible for now."""

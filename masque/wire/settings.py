@@ -40,12 +40,17 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class TlsSettings(Section):
-    """Where the certificate is: a `directory` as `masque pki issue` fills it, or three files."""
+    """Where the certificate is: a `directory` as `masque pki` fills it, or three files.
+
+    `revoked`: where revocation lists are kept that the service is told of while it runs; by
+    default `authority.crl` beside the authority's certificate.
+    """
 
     directory: PathField | None = Field(None, examples=["certificates"])
     certificate: PathField | None = None
     key: PathField | None = None
     authority: PathField | None = None
+    revoked: PathField | None = None
 
 
 class PeerSettings(Section):
@@ -127,10 +132,12 @@ def own_credentials(settings: ServiceSettings, role: Role) -> Credentials:
     """
     tls, wanted = settings.tls, Identity(settings.project, role, settings.name)
     if tls.directory is not None:
-        found = find_credentials(tls.directory, wanted.stem)
+        found = find_credentials(tls.directory, wanted.stem, revoked=tls.revoked)
     else:
         assert tls.certificate and tls.key and tls.authority, "checked by load_settings"
-        found = load_credentials(tls.certificate, tls.key, tls.authority)
+        found = load_credentials(
+            tls.certificate, tls.key, tls.authority, revoked=tls.revoked
+        )
     if found.identity != wanted:
         raise IdentityError(
             f"The certificate is that of {found.identity.uri}, not of {wanted.uri}.",

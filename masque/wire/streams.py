@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.experimental
+from cryptography import x509
 
 from masque.errors import MasqueError
 from masque.wire import polling
@@ -61,13 +62,19 @@ else:
     GenericHandler = grpc.GenericRpcHandler
 
 
-def open_peer_channel(address: str, expected: Identity, credentials: Credentials) -> grpc.Channel:
+def open_peer_channel(
+    address: str,
+    expected: Identity,
+    credentials: Credentials,
+    *,
+    only: x509.Certificate | None = None,
+) -> grpc.Channel:
     """A channel to the party `expected` at `address`, for the stream of an exchange.
 
     As `masque.wire.tls.open_channel`: if anybody else answers, the handshake fails.
     """
     options = [*channel_options(expected), *PEER_OPTIONS]
-    return traced(grpc.secure_channel(address, credentials.for_channel(), options=options))
+    return traced(grpc.secure_channel(address, credentials.for_channel(only), options=options))
 
 
 class Outgoing(ABC):

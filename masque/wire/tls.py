@@ -16,6 +16,7 @@ in it.
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from masque.wire import CIPHER_SETTING, NO_TLS_1_2
 from masque.wire.authority import AUTHORITY_FILE
 from masque.wire.certificates import (
     certificate_pem,
+    load_authorities,
     load_certificate,
     load_signing_key,
     private_pem,
@@ -37,7 +39,9 @@ from masque.wire.certificates import (
     verify,
 )
 from masque.wire.identity import Identity
+from masque.wire.revocation import LISTS_FILE, Revocations, changed
 from masque.wire.tracing import traced
+from masque.wire.trust import Trust
 
 MAX_MESSAGE = 4 * 1024 * 1024
 """Bytes of the largest message either way, unless a channel or server is told otherwise."""
@@ -64,31 +68,18 @@ _BOTH_SIDES: tuple[Option, ...] = (
 
 
 @dataclass(frozen=True)
-class CredentialFiles:
-    """Where an identity was loaded from, and the state of its certificate's file then."""
-
-    certificate: Path
-    key: Path
-    authority: Path
-    changed: int
-
-    def have_changed(self) -> bool:
-        """Whether the certificate on disk is another one now."""
-        return _changed(self.certificate) != self.changed
-
-
-@dataclass(frozen=True)
 class Credentials:
     """One identity's certificate and key, and the authority that both sides believe.
 
-    With a `source`, a certificate renewed on disk is taken up without a restart: by a server at
-    the next connection made to it, by `open_channel` when it opens the next channel.
+    With a `source`, what is renewed on disk is taken up without a restart, also another bundle of
+    authorities: by a server at the next connection made to it, by `open_channel` when it opens the
+    next channel.
     """
 
     identity: Identity
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey = field(repr=False)
-    authority: x509.Certificate
+    trust: Trust
     source: CredentialFiles | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -98,23 +89,12 @@ class Credentials:
 
     @property
     def authority_pem(self) -> bytes:
-        """The authority's certificate as PEM text."""
-        return certificate_pem(self.authority)
+        """The authorities' certificates as PEM text."""
+        return self.trust.pem
 
     def renewed(self) -> Credentials:
-        """The credentials now on disk if they were replaced by good ones; otherwise these."""
-        if self.source is None or not self.source.have_changed():
-            return self
-        try:
-            files = self.source
-            found = load_credentials(files.certificate, files.key, files.authority)
-            if found.identity != self.identity or found.authority != self.authority:
-                raise IdentityError(f"{files.certificate} is no renewal of {self.identity.uri}.")
-        except (MasqueError, OSError) as error:
-            _log.warning("renewal ignored", error=error)
-            return self
-        _log.info("certificate renewed", until=found.certificate.not_valid_after_utc)
-        return found
+        """The credentials now on disk if they were replaced by good ones; otherwise the last."""
+        return self if self.source is None else self.source.latest()
 
     def for_server(self) -> grpc.ServerCredentials:
         """What a gRPC server needs: client certificates of the same authority are required."""
@@ -136,37 +116,100 @@ class Credentials:
         pair = (private_pem(self.key), self.certificate_pem)
         return grpc.ssl_server_certificate_configuration([pair], self.authority_pem)
 
-    def for_channel(self) -> grpc.ChannelCredentials:
-        """What a gRPC channel needs."""
-        return grpc.ssl_channel_credentials(
-            self.authority_pem, private_pem(self.key), self.certificate_pem
-        )
+    def for_channel(self, only: x509.Certificate | None = None) -> grpc.ChannelCredentials:
+        """What a gRPC channel needs; with `only`, this very certificate must answer."""
+        believed = self.authority_pem if only is None else certificate_pem(only)
+        return grpc.ssl_channel_credentials(believed, private_pem(self.key), self.certificate_pem)
+
+
+class CredentialFiles:
+    """Where an identity is loaded from, and the last good state of it. Safe in any thread."""
+
+    def __init__(self, certificate: Path, key: Path, authority: Path) -> None:
+        self.certificate, self.key, self.authority = certificate, key, authority
+        self._lock = threading.Lock()
+        self._good: tuple[object, Credentials] | None = None
+        self._refused: object = None
+
+    def load(self, revocations: Revocations, *, at: dt.datetime | None = None) -> Credentials:
+        """Read and check the files for the first time; raises as `load_credentials`."""
+        state = self._state()
+        found = self._read(revocations, at)
+        self._good = state, found
+        return found
+
+    def latest(self) -> Credentials:
+        """What is on disk if it is good and a renewal; otherwise what was good before.
+
+        Certificate and key are two files: while only one of them was replaced they do not belong
+        together, and the old pair stays in use until the other follows.
+        """
+        with self._lock:
+            assert self._good is not None, "loaded before"
+            (before, last), state = self._good, self._state()
+            if state != before:
+                try:
+                    last = self._renewal(last)
+                    self._good = state, last
+                except (MasqueError, OSError) as error:
+                    if state != self._refused:
+                        _log.warning("renewal ignored", error=error)
+                    self._refused = state
+        last.trust.revocations.refresh(last.trust.authorities)
+        return last
+
+    def _renewal(self, last: Credentials) -> Credentials:
+        found = self._read(last.trust.revocations)
+        old, new = last.trust, found.trust
+        shared = set(old.authorities) & set(new.authorities)
+        if found.identity != last.identity or not (shared or old.accepts(new.authorities)):
+            raise IdentityError(f"{self.certificate} is no renewal of {last.identity.uri}.")
+        _log.info("certificate renewed", until=found.certificate.not_valid_after_utc)
+        return found
+
+    def _read(self, revocations: Revocations, at: dt.datetime | None = None) -> Credentials:
+        leaf = load_certificate(self.certificate)
+        signing_key = load_signing_key(self.key)
+        trust = Trust(load_authorities(self.authority), revocations)
+        if public_bytes(leaf) != public_bytes(signing_key):
+            raise IdentityError(
+                f"The key {self.key} does not belong to the certificate {self.certificate}.",
+                hint="Restore both files of one issue, or issue again with --replace.",
+                file=str(self.key),
+            )
+        return Credentials(verify(leaf, trust, at=at), leaf, signing_key, trust, self)
+
+    def _state(self) -> object:
+        return tuple(changed(path) for path in (self.certificate, self.key, self.authority))
 
 
 def load_credentials(
-    certificate: Path, key: Path, authority: Path, *, at: dt.datetime | None = None
+    certificate: Path,
+    key: Path,
+    authority: Path,
+    *,
+    revoked: Path | None = None,
+    at: dt.datetime | None = None,
 ) -> Credentials:
     """Load and check an identity's files, so that a bad one is named before anything connects.
 
-    Raises `IdentityError` (expired, foreign, key of another certificate, key readable by others)
-    or `NotFound`. `at` (UTC) is the moment of validity, by default now.
+    `authority.crl` beside the authority's certificate is what it has revoked; new lists are written
+    to `revoked`, by default there. Raises `IdentityError` (expired, foreign, revoked, key of
+    another certificate, key readable by others) or `NotFound`. `at` (UTC) is the moment of
+    validity, by default now.
     """
-    changed = _changed(certificate)
-    leaf = load_certificate(certificate)
-    signing_key = load_signing_key(key)
-    issuer = load_certificate(authority, "authority's certificate")
-    if public_bytes(leaf) != public_bytes(signing_key):
-        raise IdentityError(
-            f"The key {key} does not belong to the certificate {certificate}.",
-            hint="Restore both files of one issue, or issue again with --replace.",
-            file=str(key),
-        )
-    source = CredentialFiles(certificate, key, authority, changed)
-    return Credentials(verify(leaf, issuer, at=at), leaf, signing_key, issuer, source)
+    lists = authority.with_name(LISTS_FILE)
+    revocations = Revocations(lists, revoked or lists)
+    revocations.read(load_authorities(authority))
+    return CredentialFiles(certificate, key, authority).load(revocations, at=at)
 
 
 def find_credentials(
-    directory: Path, stem: str | None = None, *, at: dt.datetime | None = None
+    directory: Path,
+    stem: str | None = None,
+    *,
+    revoked: Path | None = None,
+    at: dt.datetime | None = None,
 ) -> Credentials:
     """Load the identity in `directory`, as `Authority.issue` left it there.
 
@@ -184,7 +227,7 @@ def find_credentials(
             )
         stem = found[0].stem
     certificate, key = directory / f"{stem}.pem", directory / f"{stem}.key"
-    return load_credentials(certificate, key, authority, at=at)
+    return load_credentials(certificate, key, authority, revoked=revoked, at=at)
 
 
 def channel_options(
@@ -233,12 +276,3 @@ def open_channel(
     options = channel_options(expected, max_message=max_message, max_reply=MAX_REPLY)
     channel = grpc.secure_channel(address, credentials.renewed().for_channel(), options=options)
     return traced(channel)
-
-
-def _changed(path: Path) -> int:
-    """A number that differs once the file was replaced; 0 if it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0
-    return found.st_mtime_ns ^ found.st_ino

@@ -195,7 +195,7 @@ class Conductor:
         )
 
     def _check_recipient(self, recipient: Recipient) -> None:
-        found = parse_recipient(recipient.proof, self._credentials.authority)
+        found = parse_recipient(recipient.proof, self._credentials.renewed().trust)
         if (found.identity.name, found.key.public_bytes_raw().hex()) != (
             recipient.name,
             recipient.key,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from cryptography import x509
 
 from masque.data.store import Store
 from masque.errors import MasqueError, NotFound, Refused
@@ -25,6 +24,7 @@ from masque.mpc.graph import Block
 from masque.mpc.program import Opening, Program
 from masque.mpc.types import Ring
 from masque.wire.recipients import Recipient, load_recipient
+from masque.wire.trust import Trust
 
 Compile = Callable[[BoundJob], Program]
 IDENTIFIERS = ":identifiers"
@@ -74,14 +74,14 @@ class Neighbourhood:
 
 
 def trusted_recipients(
-    job: BoundJob, directory: Path, authority: x509.Certificate, party: str
+    job: BoundJob, directory: Path, trust: Trust, party: str
 ) -> dict[str, Recipient]:
     """The job's recipients from this party's own registry; Refused if the job has another key."""
     found: dict[str, Recipient] = {}
     for promised in job.recipients:
         name = promised.name
         try:
-            recipient = load_recipient(directory, name, authority)
+            recipient = load_recipient(directory, name, trust)
         except NotFound:
             raise Refused(
                 f"party {party!r} does not know the recipient {name!r} of job {job.job_id}.",

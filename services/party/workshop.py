@@ -98,8 +98,8 @@ class PartyWorkshop:
         around, name = self._around, self._around.name
         index = self.check_named(job, sender)
         preparing.check_data(job, self._store, name)
-        authority = around.credentials.authority
-        recipients = preparing.trusted_recipients(job, self._recipients, authority, name)
+        trust = around.credentials.renewed().trust
+        recipients = preparing.trusted_recipients(job, self._recipients, trust, name)
         self._results.check_free(job)
         program = self._compile(job)
         assert program.parties == len(job.parties), "one seat for every party"

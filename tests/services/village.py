@@ -311,9 +311,9 @@ class Village:
             sealed = self.fetch(name, job)[output, recipient]
             context = sealing_context(job.job_id, job.attempt, name, output, job.digest())
             sender = Identity(PROJECT, Role.PARTY, name)
-            authority = self.authority.certificate
+            trust = self.authority.trust
             plain = unseal(
-                sealed, self.recipient, context=context, sender=sender, authority=authority
+                sealed, self.recipient, context=context, sender=sender, trust=trust
             )
             shares.append(decode_output(plain, name)[0])
         return sharing.join(shares)

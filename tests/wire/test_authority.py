@@ -43,7 +43,7 @@ def test_facts_and_standard_verification(tmp_path: Path) -> None:
     assert dt.timedelta(days=89) < facts.remaining() <= dt.timedelta(days=90)
     assert facts.not_before < dt.datetime.now(dt.UTC) - dt.timedelta(minutes=4)
     assert describe(authority.certificate).authority
-    assert verify(certificate, authority.certificate, role=Role.PARTY, name="hospital-a") == PARTY
+    assert verify(certificate, authority.trust, role=Role.PARTY, name="hospital-a") == PARTY
     policy = PolicyBuilder().store(Store([authority.certificate]))
     policy.build_server_verifier(x509.DNSName("localhost")).verify(certificate, [])
     policy.build_server_verifier(x509.DNSName(PARTY.server_name)).verify(certificate, [])
@@ -54,9 +54,9 @@ def test_verify_says_what_is_wrong(tmp_path: Path) -> None:
     authority = create_authority(tmp_path / "authority", "demo")
     other = create_authority(tmp_path / "other", "demo")
     certificate = load_certificate(authority.issue(PARTY, tmp_path / "a"))
-    root = authority.certificate
+    root = authority.trust
     with pytest.raises(IdentityError, match=r"not issued by this authority"):
-        verify(certificate, other.certificate)
+        verify(certificate, other.trust)
     with pytest.raises(IdentityError, match=r"expired at \d{4}"):
         verify(certificate, root, at=dt.datetime.now(dt.UTC) + dt.timedelta(days=91))
     with pytest.raises(IdentityError, match=r"not valid before"):
@@ -66,7 +66,7 @@ def test_verify_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(IdentityError, match=r"does not belong to 'hospital-b'"):
         verify(certificate, root, name="hospital-b")
     with pytest.raises(IdentityError, match=r"0 Masque identities"):
-        verify(root, root)
+        verify(authority.certificate, root)
 
 
 def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
@@ -147,4 +147,4 @@ def test_an_authority_that_ends(tmp_path: Path) -> None:
         authority.issue(PARTY, tmp_path / "b", lifetime=dt.timedelta(0))
     later = dt.datetime.now(dt.UTC) + dt.timedelta(days=2)
     with pytest.raises(IdentityError, match="expired"):
-        verify(certificate, authority.certificate, at=later)
+        verify(certificate, authority.trust, at=later)

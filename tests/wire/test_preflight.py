@@ -110,8 +110,8 @@ def test_our_certificate_refused(project: Project, foreign: Project) -> None:
 def test_explain_looks_again(running: Running, project: Project, foreign: Project) -> None:
     """gRPC cannot tell a refused certificate from a dead server; a second look can."""
     stranger = foreign.credentials("party", "b")
-    authority = project.credentials("party", "b").authority
-    liar = Credentials(stranger.identity, stranger.certificate, stranger.key, authority)
+    trust = project.credentials("party", "b").trust
+    liar = Credentials(stranger.identity, stranger.certificate, stranger.key, trust)
     with running.channel(liar) as channel, pytest.raises(grpc.RpcError) as caught:
         unary(channel, ECHO)
     server = running.server

@@ -50,7 +50,7 @@ def sealed(sender: Credentials, key: RecipientKey) -> bytes:
 def open_it(
     sealed: bytes, key: RecipientKey, sender: Credentials, context: bytes = CONTEXT
 ) -> bytes:
-    return unseal(sealed, key, context=context, sender=sender.identity, authority=sender.authority)
+    return unseal(sealed, key, context=context, sender=sender.identity, trust=sender.trust)
 
 
 @given(plaintext=st.binary(max_size=300))
@@ -151,7 +151,7 @@ def test_wrong_signers(
         open_it(forged, key, sender)
     # The coordinator's key under the party's certificate
     liar = project.credentials("coordinator", "coordinator")
-    liar = Credentials(sender.identity, sender.certificate, liar.key, sender.authority)
+    liar = Credentials(sender.identity, sender.certificate, liar.key, sender.trust)
     forged = seal(PLAINTEXT, key.recipient, context=CONTEXT, sender=liar)
     with pytest.raises(IdentityError, match=r"true signature"):
         open_it(forged, key, sender)
@@ -159,7 +159,7 @@ def test_wrong_signers(
 
 def test_a_result_that_waited(sealed: bytes, sender: Credentials, key: RecipientKey) -> None:
     later = dt.datetime.now(dt.UTC) + dt.timedelta(days=200)
-    common = {"context": CONTEXT, "authority": sender.authority}
+    common = {"context": CONTEXT, "trust": sender.trust}
     with pytest.raises(IdentityError, match=r"expired"):
         unseal(sealed, key, sender=sender.identity, at=later, **common)  # type: ignore[arg-type]
     assert open_it(sealed, key, sender) == PLAINTEXT
@@ -169,10 +169,10 @@ def test_recipient_files(project: Project, tmp_path: Path) -> None:
     analyst = project.credentials("client", "analyst")
     made = create_recipient(tmp_path, analyst)
     assert (tmp_path / "analyst.recipient.key").stat().st_mode & 0o777 == 0o600
-    public = load_recipient(tmp_path, "analyst", analyst.authority)
+    public = load_recipient(tmp_path, "analyst", analyst.trust)
     assert public.identity == analyst.identity
     assert public.key.public_bytes_raw() == made.key.public_key().public_bytes_raw()
-    loaded = load_recipient_key(tmp_path, "analyst", analyst.authority)
+    loaded = load_recipient_key(tmp_path, "analyst", analyst.trust)
     assert loaded.recipient.text == made.recipient.text
     assert "\n" not in public.text and len(public.text) < 2000
     with pytest.raises(Conflict):
@@ -180,7 +180,7 @@ def test_recipient_files(project: Project, tmp_path: Path) -> None:
     create_recipient(tmp_path / "other", analyst)
     (tmp_path / "other" / "analyst.recipient.pub").rename(tmp_path / "analyst.recipient.pub")
     with pytest.raises(IdentityError, match=r"is not the private key of"):
-        load_recipient_key(tmp_path, "analyst", analyst.authority)
+        load_recipient_key(tmp_path, "analyst", analyst.trust)
 
 
 def test_nobody_can_put_another_key_under_a_name(
@@ -198,10 +198,10 @@ def test_nobody_can_put_another_key_under_a_name(
     }
     for reason, parts in forgeries.items():
         with pytest.raises(IdentityError, match=reason):
-            parse_recipient(" ".join(parts), analyst.authority)
+            parse_recipient(" ".join(parts), analyst.trust)
     impostor = create_recipient(tmp_path / "f", foreign.credentials("client", "analyst"))
     with pytest.raises(IdentityError, match=r"not issued by this authority"):
-        parse_recipient(impostor.recipient.text, analyst.authority)
+        parse_recipient(impostor.recipient.text, analyst.trust)
 
 
 def test_secrets_stay_out_of_representations(key: RecipientKey, sealed: bytes) -> None:

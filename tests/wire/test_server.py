@@ -80,7 +80,7 @@ def test_of_a_foreign_authority(running: Running, project: Project, foreign: Pro
     error = failure(running, running.channel(stranger))
     assert isinstance(error, IdentityError) and "another authority" in str(error)
     # A stranger who knows our authority's certificate and believes it
-    ours = project.credentials("party", "b").authority
+    ours = project.credentials("party", "b").trust
     liar = Credentials(stranger.identity, stranger.certificate, stranger.key, ours)
     error = failure(running, running.channel(liar))
     # Its handshake is over before ours is refused: on a busy machine gRPC has lost the reason,

@@ -1,0 +1,168 @@
+"""Channels that talk to no service whose certificate was revoked.
+
+gRPC shows a caller nothing of the certificate that answered. So before the first call a connection
+is made by hand (`masque.wire.preflight`), its certificate is verified and held against the
+revocation lists, and the channel is then opened so that this certificate and no other can answer.
+When it is revoked later, the channel is closed and with it every call that is under way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from cryptography import x509
+
+from masque.errors import IdentityError
+from masque.wire.certificates import revoked
+from masque.wire.identity import Identity
+from masque.wire.preflight import check_connection
+from masque.wire.revocation import Serials
+from masque.wire.tls import MAX_REPLY, Credentials, Option, channel_options
+from masque.wire.tracing import traced
+
+PATIENCE = 10.0
+"""Seconds that each step of looking may take."""
+
+OnRevoked = Callable[[IdentityError], object]
+
+if TYPE_CHECKING:
+    Opened = tuple[x509.Certificate, grpc.Channel]
+
+
+class PinnedChannel(grpc.Channel):
+    """See the module's text. The first call raises what speaks against the service.
+
+    `on_revoked` hears, in a thread of its own, that the certificate was revoked in the midst of it.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        expected: Identity,
+        credentials: Credentials,
+        options: Sequence[Option],
+        on_revoked: OnRevoked | None = None,
+    ) -> None:
+        self._address, self._expected, self._credentials = address, expected, credentials
+        self._options, self._on_revoked = options, on_revoked
+        self._lock = threading.Lock()
+        self._opened: Opened | None = None
+        self._closed = False
+        self._leave = credentials.trust.revocations.subscribe(self._look_up)
+
+    def channel(self) -> grpc.Channel:
+        """The channel that only the certificate now seen can answer. Raises like `preflight`."""
+        with self._lock:
+            if self._opened is None:
+                own = self._credentials.renewed()
+                seen = check_connection(self._address, self._expected, own, patience=PATIENCE)
+                secured = own.for_channel(only=seen)
+                inner = grpc.secure_channel(self._address, secured, options=self._options)
+                if self._closed:
+                    inner.close()
+                self._opened = seen, inner
+            seen, inner = self._opened
+        if seen.serial_number in self._credentials.trust.revocations:
+            raise self._refusal(seen)
+        return inner
+
+    def forget(self) -> None:
+        """The connection was lost: look again before the next call, at what may be renewed."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened[1].close()
+
+    def close(self) -> None:
+        """Close it, with everything that is under way."""
+        self._leave()
+        self._closed = True
+        if self._opened is not None:
+            self._opened[1].close()
+
+    def _look_up(self, serials: Serials) -> None:
+        opened = self._opened
+        if opened is None or opened[0].serial_number not in serials:
+            return
+        error = self._refusal(opened[0])
+
+        def end() -> None:
+            if self._on_revoked is not None:
+                self._on_revoked(error)
+            opened[1].close()
+
+        threading.Thread(target=end, name="revoked", daemon=True).start()
+
+    def _refusal(self, seen: x509.Certificate) -> IdentityError:
+        who = str(self._expected)
+        error = revoked(f"The certificate of {who}", seen)
+        error.where |= {"service": who, "address": self._address}
+        return error
+
+    # -- what a channel is -----------------------------------------------------------------------
+
+    def unary_unary(self, *arguments: Any, **named: Any) -> Any:
+        """See `grpc.Channel`."""
+        return _Call(lambda: self.channel().unary_unary(*arguments, **named))
+
+    def unary_stream(self, *arguments: Any, **named: Any) -> Any:
+        """See `grpc.Channel`."""
+        return _Call(lambda: self.channel().unary_stream(*arguments, **named))
+
+    def stream_unary(self, *arguments: Any, **named: Any) -> Any:
+        """See `grpc.Channel`."""
+        return _Call(lambda: self.channel().stream_unary(*arguments, **named))
+
+    def stream_stream(self, *arguments: Any, **named: Any) -> Any:
+        """See `grpc.Channel`."""
+        return _Call(lambda: self.channel().stream_stream(*arguments, **named))
+
+    def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:
+        """See `grpc.Channel`."""
+        self.channel().subscribe(callback, try_to_connect)
+
+    def unsubscribe(self, callback: Any) -> None:
+        """See `grpc.Channel`."""
+        self.channel().unsubscribe(callback)
+
+    def __enter__(self) -> PinnedChannel:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.close()
+
+
+class _Call:
+    """A method of a channel that is opened when the method is first called."""
+
+    def __init__(self, method: Callable[[], Any]) -> None:
+        self._method = method
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._method()(*arguments, **named)
+
+    def with_call(self, *arguments: Any, **named: Any) -> Any:
+        return self._method().with_call(*arguments, **named)
+
+    def future(self, *arguments: Any, **named: Any) -> Any:
+        return self._method().future(*arguments, **named)
+
+
+class Pinned:
+    """A pinned channel and, in `channel`, what calls go through."""
+
+    def __init__(
+        self,
+        address: str,
+        expected: Identity,
+        credentials: Credentials,
+        options: Sequence[Option] | None = None,
+        on_revoked: OnRevoked | None = None,
+    ) -> None:
+        chosen = channel_options(expected, max_reply=MAX_REPLY) if options is None else options
+        self._pinned = PinnedChannel(address, expected, credentials, chosen, on_revoked)
+        self.channel = traced(self._pinned)
+        self.forget, self.close = self._pinned.forget, self._pinned.close
