@@ -1,7 +1,8 @@
 """The part of kustomize that `deploy/kubernetes` uses, so that its tests need no kustomize.
 
-Resources and directories of them, strategic merges, generated ConfigMaps, images, a namespace;
-whatever else a kustomization names is an error. Where kubectl is, a test holds this against it.
+Resources and directories of them, components, strategic merges, generated ConfigMaps, images, a
+namespace; whatever else a kustomization names is an error. Where kubectl is, a test holds this
+against it.
 """
 
 from __future__ import annotations
@@ -19,27 +20,32 @@ Resource = dict[str, Any]
 
 FEATURES = {
     *("apiVersion", "kind", "namespace", "resources"),
-    *("configMapGenerator", "images", "patches"),
+    *("components", "configMapGenerator", "images", "patches"),
 }
 KEYS = {
-    "containers": "name",
-    "env": "name",
-    "ports": "port",
-    "volumeMounts": "mountPath",
-    "volumes": "name",
+    "containers": ("name",),
+    "env": ("name",),
+    "ports": ("port", "containerPort"),
+    "volumeMounts": ("mountPath",),
+    "volumes": ("name",),
 }
 """Lists that a strategic merge joins by a key of their items; it replaces other lists."""
 
 
 def render(folder: Path) -> list[Resource]:
     """What `kubectl kustomize` prints for this directory, in no particular order."""
+    return _build(folder, [], "Kustomization")
+
+
+def _build(folder: Path, found: list[Resource], kind: str) -> list[Resource]:
     (wanted,) = documents(folder / "kustomization.yaml")
-    assert wanted["kind"] == "Kustomization"
+    assert wanted["kind"] == kind
     assert set(wanted) <= FEATURES, f"{folder}: the tests know no {set(wanted) - FEATURES}"
-    found: list[Resource] = []
     for name in wanted.get("resources", []):
         path = folder / name
         found += render(path) if path.is_dir() else documents(path)
+    for name in wanted.get("components", []):
+        found = _build(folder / name, found, "Component")
     for entry in wanted.get("configMapGenerator", []):
         _generate(folder, entry, found)
     for entry in wanted.get("patches", []):
@@ -106,7 +112,7 @@ def merged(base: Any, patch: Any, key: str = "") -> Any:
             result[name] = merged(base[name], value, name) if name in base else value
         return result
     if isinstance(base, list) and isinstance(patch, list) and key in KEYS:
-        by = KEYS[key]
+        by = next(name for name in KEYS[key] if name in patch[0])
         changes = {item[by]: item for item in patch}
         old = {item[by] for item in base}
         fresh = [item for item in patch if item[by] not in old]

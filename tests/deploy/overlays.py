@@ -57,6 +57,12 @@ def container(resources: list[Resource]) -> Any:
     return found
 
 
+def port(resources: list[Resource], name: str) -> int | None:
+    """A port of the container, if it has one of this name."""
+    ports = {entry["name"]: entry["containerPort"] for entry in container(resources)["ports"]}
+    return ports.get(name)
+
+
 def settings(name: str, folder: Path) -> Any:
     """An overlay's configuration, read as the service reads it, mounted at `folder`."""
     for file, text in only(rendered(name), "ConfigMap")["data"].items():

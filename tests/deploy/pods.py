@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.deploy.engine import BIN, a_name, inspect, run
 from tests.deploy.kustomizing import Resource
-from tests.deploy.overlays import container, only, pod
+from tests.deploy.overlays import container, door, only, pod, port
 
 Files = Mapping[str, bytes]
 
@@ -88,8 +88,7 @@ class Cluster:
                 continue
             files = _content(volume, found, secrets) if volume else None
             command += self._mount(service, mount, security["fsGroup"], files)
-        (port,) = its["ports"]
-        command += ["--publish", f"127.0.0.1::{port['containerPort']}"]
+        command += ["--publish", f"127.0.0.1::{port(found, 'grpc')}"]
         self._door(service, found)
         run("docker", "run", "--detach", *command, self.image)
 
@@ -124,11 +123,9 @@ class Cluster:
 
     def _door(self, service: str, found: list[Resource]) -> None:
         """A node that listens where others look for the service: `<service>.example`."""
-        (port,) = only(found, "Service")["spec"]["ports"]
-        door = port.get("nodePort", port["port"])
         command = ["--name", f"{self.name}-{service}-node", "--network", f"{self.name}-net"]
         command += ["--network-alias", f"{service}.example", self.image, "python", "-c", NODE]
-        run("docker", "run", "--detach", *command, str(door), f"{self.name}-{service}")
+        run("docker", "run", "--detach", *command, str(door(found)), f"{self.name}-{service}")
 
     def probe(self, service: str, found: list[Resource], kind: str = "readiness") -> str:
         """Nothing if the probe succeeds, otherwise what it says."""

@@ -20,6 +20,7 @@ from masque.jobs import policy
 from masque.wire.authority import create_authority
 from masque.wire.identity import Identity, Role
 from masque.wire.recipients import create_recipient
+from masque.wire.server import GRACE
 from masque.wire.tls import find_credentials
 from services.dealer.settings import DealerSettings
 from services.party.settings import PartySettings
@@ -35,6 +36,7 @@ from tests.deploy.overlays import (
     door,
     only,
     pod,
+    port,
     rendered,
     settings,
     where,
@@ -43,9 +45,6 @@ from tests.test_docs import script, snippets
 
 TEST = "tests/deploy/test_kubernetes.py::test_the_commands_of_the_page"
 VERSIONS = ("1.29", "1.33", kubernetes_validate.latest_version())
-STOPPING = 15
-"""Seconds that a service takes at most to end after SIGTERM."""
-
 overlays = pytest.mark.parametrize("name", ORGANISATIONS)
 
 
@@ -237,9 +236,12 @@ def test_probes_and_ends(name: str, tmp_path: Path) -> None:
     startup, liveness = probes["startup"], probes["liveness"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
     assert liveness["failureThreshold"] > probes["readiness"]["failureThreshold"]
-    assert pod(rendered(name))["spec"]["terminationGracePeriodSeconds"] > STOPPING
-    (port,) = found["ports"]
-    assert settings(name, tmp_path).listen == f"0.0.0.0:{port['containerPort']}"
+    its = settings(name, tmp_path)
+    patience = pod(rendered(name))["spec"]["terminationGracePeriodSeconds"]
+    assert patience >= its.stop_seconds + GRACE + 10
+    assert its.listen == f"0.0.0.0:{port(rendered(name), 'grpc')}"
+    scraped = port(rendered(name), "metrics")
+    assert (its.metrics and its.metrics.listen) == (f"0.0.0.0:{scraped}" if scraped else None)
 
 
 def test_the_files_of_one_project_fit_together(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.deploy.kustomizing import Resource
 from tests.deploy.manifests import Peer, flows
-from tests.deploy.overlays import ORGANISATIONS, PAGE, door, rendered
+from tests.deploy.overlays import ORGANISATIONS, PAGE, door, only, port, rendered
 
 CLIENTS, STRANGERS = "203.0.113.0/24", "192.0.2.128/25"
 CALLS = {
@@ -41,12 +41,12 @@ def reached(project: Project, caller: str, called: str) -> set[str]:
     source, target = peer(ORGANISATIONS[caller][1]), peer(ORGANISATIONS[called][1])
     leaving = [flow for flow in flows(project[caller], "Egress") if flow.touches(target)]
     coming = [flow for flow in flows(there, "Ingress") if flow.touches(source)]
-    for flow, other, port in [
+    for flow, other, called_at in [
         *((flow, target, door(there)) for flow in leaving),
         *((flow, source, "grpc") for flow in coming),
     ]:
         assert flow.covers(other)
-        assert (flow.protocol, flow.port) == ("TCP", port)
+        assert (flow.protocol, flow.port) == ("TCP", called_at)
     names = {flow.policy for flow in leaving}
     assert names == {flow.policy for flow in coming}, (caller, called)
     return names
@@ -86,6 +86,16 @@ def test_what_else_is_reached(name: str) -> None:
     clients = [flow for flow in coming if flow.touches(peer(CLIENTS))]
     assert [flow.policy for flow in clients] == ([] if role == "dealer" else ["door"])
     assert all((flow.protocol, flow.port) == ("TCP", "grpc") for flow in clients)
+
+
+@overlays
+def test_metrics_are_for_the_cluster_that_asks(name: str) -> None:
+    prometheus = Peer(namespace="monitoring", labels=(("app", "prometheus"),))
+    coming = [flow for flow in flows(rendered(name), "Ingress") if flow.touches(prometheus)]
+    scraped = port(rendered(name), "metrics")
+    assert [flow.port for flow in coming] == (["metrics"] if scraped else [])
+    (entry,) = only(rendered(name), "Service")["spec"]["ports"]
+    assert entry["targetPort"] == "grpc"
 
 
 @pytest.mark.parametrize("called", ["research-centre", "hospital-a"])
