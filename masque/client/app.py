@@ -17,6 +17,7 @@ import typer
 from masque.client import console
 from masque.client.commands import data, demo, doctor, jobs, local, pki, plan
 from masque.client.commands.options import Json
+from masque.client.commands.provision import provision
 
 app = typer.Typer(
     name="masque",
@@ -51,6 +52,9 @@ app.command(epilog="Example: masque result breast-cancer-1f2e3d4c5b6a --out mode
 )
 app.add_typer(data.schema_app, name="schema")
 app.add_typer(pki.app, name="pki")
+app.command(epilog="Example: masque provision project.yaml --authority authority --out kits")(
+    provision
+)
 
 
 @app.command(epilog="Example: masque version --json")

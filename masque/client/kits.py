@@ -20,6 +20,7 @@ import yaml
 from masque.client import kit_compose, kit_instructions
 from masque.client.project import Organisation, Project, Service
 from masque.wire.authority import AUTHORITY_FILE
+from masque.wire.revocation import LISTS_FILE
 
 STATE = "/var/lib/masque"
 POLICY = """\
@@ -64,7 +65,10 @@ def _service(project: Project, service: Service) -> dict[str, str]:
         "name": service.name,
         "project": project.project,
         "listen": f"{everywhere}:{service.port}",
-        "tls": {"directory": "certificates"},
+        "tls": {
+            "directory": "certificates",
+            "revoked": f"{STATE}/{service.name}/{LISTS_FILE}",
+        },
         **special[service.role](project, service),
     }
     files = {f"{service.role}.yaml": _yaml(configuration)}
