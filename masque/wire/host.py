@@ -56,7 +56,7 @@ class Bounds:
     at_once: int = 4
     seconds: float = 6.0
     answer: int = 256 << 10
-    budget: int = 64 * MIB
+    budget: int = 256 * MIB
     window: float = 60.0
     least: int = 16 << 10
 
@@ -100,7 +100,6 @@ class Allowance:
                 raise Refused(
                     f"{who} has measured {bounds.budget // MIB} MiB within {bounds.window:.0f} s.",
                     hint="Try again in a minute.",
-                    busy=True,
                 )
             self._spent = {w: s for w, s in self._spent.items() if now - s[0] < bounds.window}
             self._spent[who] = began, spent
