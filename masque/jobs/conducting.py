@@ -2,7 +2,8 @@
 
     submitted ─Begin─> preparing ─all Prepared─> training ─all RoundDone, last─> finishing
     finishing ─all Fetched─> succeeded
-    any of these ─PeerFailed, Overdue─> failed, ─Cancel─> cancelled, ─Restarted─> interrupted
+    any of these ─PeerFailed, Overdue─> failed, ─Cancel─> cancelled
+    any of these ─PeerStopped, Stopped, Restarted─> interrupted
     failed, cancelled, interrupted ─Retry─> submitted, as the next attempt
 
 The coordinator asks everybody for one thing at a time and waits for all of them. Whether training
@@ -111,6 +112,15 @@ class PeerFailed:
 
 
 @dataclass(frozen=True)
+class PeerStopped:
+    """Somebody whose service it is has stopped a peer, in good order: that is no failure."""
+
+    peer: str
+    attempt: int
+    words: ClassVar[str] = "reported a stop"
+
+
+@dataclass(frozen=True)
 class Overdue:
     """Ours: the deadline of what was asked has passed."""
 
@@ -123,6 +133,13 @@ class Cancel:
 
     by: str
     words: ClassVar[str] = "cancelled"
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Ours: the coordinator was told to stop, and the job cannot end in time."""
+
+    words: ClassVar[str] = "stopped"
 
 
 @dataclass(frozen=True)
@@ -139,8 +156,23 @@ class Retry:
     words: ClassVar[str] = "tried again"
 
 
-Event = Begin | Prepared | RoundDone | Fetched | PeerFailed | Overdue | Cancel | Restarted | Retry
-EVENTS = (Begin, Prepared, RoundDone, Fetched, PeerFailed, Overdue, Cancel, Restarted, Retry)
+Told = Prepared | RoundDone | Fetched | PeerFailed | PeerStopped
+"""What comes from peers."""
+
+Event = Told | Begin | Overdue | Cancel | Stopped | Restarted | Retry
+EVENTS = (
+    Begin,
+    Prepared,
+    RoundDone,
+    Fetched,
+    PeerFailed,
+    PeerStopped,
+    Overdue,
+    Cancel,
+    Stopped,
+    Restarted,
+    Retry,
+)
 
 
 @dataclass(frozen=True)
@@ -184,7 +216,7 @@ def step(job: ConductedJob, event: Event) -> Step:
     AssertionError for our own mistakes; the job is then unchanged. Messages of an attempt that is
     over are ignored.
     """
-    if isinstance(event, Prepared | RoundDone | Fetched | PeerFailed):
+    if isinstance(event, Told):
         if event.peer not in job.everybody:
             raise wrong(event.peer, f"has no part in job {job.job_id}", job.job_id)
         if event.attempt > job.attempt:
@@ -253,6 +285,10 @@ def _peer_failed(job: ConductedJob, event: PeerFailed) -> Step:
     return _end(job, State.FAILED, event.reason, event.peer)
 
 
+def _peer_stopped(job: ConductedJob, event: PeerStopped) -> Step:
+    return _end(job, State.INTERRUPTED, f"{event.peer} was stopped", event.peer)
+
+
 def _overdue(job: ConductedJob, event: Overdue) -> Step:
     del event
     return _end(job, State.FAILED, "no answer in time", ", ".join(sorted(job.waiting)))
@@ -260,6 +296,11 @@ def _overdue(job: ConductedJob, event: Overdue) -> Step:
 
 def _cancel(job: ConductedJob, event: Cancel) -> Step:
     return _end(job, State.CANCELLED, f"cancelled by {event.by}", "")
+
+
+def _stopped(job: ConductedJob, event: Stopped) -> Step:
+    del event
+    return _end(job, State.INTERRUPTED, "the coordinator was stopped", "")
 
 
 def _restarted(job: ConductedJob, event: Restarted) -> Step:
@@ -299,8 +340,10 @@ TABLE: Table = {
     RoundDone: row(STATES, _PEER, _PEER, _round_done, _PEER, *[_IGNORE] * 4),
     Fetched: row(STATES, _PEER, _PEER, _PEER, _fetched, *[_IGNORE] * 4),
     PeerFailed: row(STATES, *[_peer_failed] * 4, *[_IGNORE] * 4),
+    PeerStopped: row(STATES, *[_peer_stopped] * 4, *[_IGNORE] * 4),
     Overdue: row(STATES, *[_overdue] * 4, *[_IGNORE] * 4),
     Cancel: row(STATES, *[_cancel] * 4, _USER, _USER, _USER, _cancel),
+    Stopped: row(STATES, _IGNORE, *[_stopped] * 3, *[_IGNORE] * 4),
     Restarted: row(STATES, _IGNORE, *[_restarted] * 3, *[_IGNORE] * 4),
     Retry: row(STATES, *[_USER] * 4, _USER, _retry, _retry, _retry),
 }

@@ -29,7 +29,7 @@ class State(Enum):
     SUCCEEDED = "succeeded"  # coordinator only
     FAILED = "failed"
     CANCELLED = "cancelled"  # coordinator only
-    INTERRUPTED = "interrupted"  # coordinator only: it was restarted in the middle
+    INTERRUPTED = "interrupted"  # coordinator only: a service was stopped or restarted meanwhile
 
 
 class Verdict(Enum):
@@ -87,3 +87,12 @@ def failed(job: Any) -> JobFailed:
         service=job.culprit or None,
         job=job.job_id,
     )
+
+
+def ends_in_time(done: int, rounds: int, seconds: float, left: float) -> bool:
+    """Whether a job of `rounds` training rounds, `done` of them in `seconds`, ends in `left` more.
+
+    What a service that is stopping asks before it begins another round; without a round that is
+    done, nothing is known, and the answer is no.
+    """
+    return done > 0 and seconds / done * (rounds - done) <= left

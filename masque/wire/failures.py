@@ -133,9 +133,7 @@ def report(error: Exception, method: str, context: grpc.ServicerContext) -> None
     else:
         code = status_of(error)
         _log.info("call refused", method=method, error=type(error).__name__, text=str(error))
-    trace = tracing.current()
-    packed = pack(error, trace.trace_id if trace is not None else None)
-    context.set_trailing_metadata(((ERROR_KEY, packed),))
+    context.set_trailing_metadata(((ERROR_KEY, pack(error, tracing.request())),))
     context.abort(code, clean(str(error), _TEXT_LIMIT))
 
 

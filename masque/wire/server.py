@@ -23,13 +23,14 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from masque.errors import Conflict, InputError, MasqueError
-from masque.wire import HANDSHAKE_REFUSES_TLS_1_2
 from masque.v1.trust_pb2_grpc import add_TrustServicer_to_server
+from masque.wire import HANDSHAKE_REFUSES_TLS_1_2
 from masque.wire.authorise import Authorise, Permissions
 from masque.wire.callers import Callers
+from masque.wire.calls import Calls
 from masque.wire.failures import report
 from masque.wire.handlers import Gate
-from masque.wire.identity import ROLES
+from masque.wire.identity import ROLES, Role
 from masque.wire.publishing import PERMISSIONS, TrustService
 from masque.wire.tls import MAX_MESSAGE, Credentials, server_options
 
@@ -37,9 +38,10 @@ Register = Callable[[grpc.Server], None]
 """Adds a service's handlers to a server, as the generated `add_..._to_server` do."""
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 GRACE = 5.0
 BRIEF_GRACE = 0.5
-"""Seconds that calls have to end when a signal has stopped the service: its work is over by then."""
+"""Seconds that calls have to end after a signal: the work of the service is over by then."""
 
 LAST = 1.8
 """Seconds after the patience of `Server.wait` at which a process that was told to stop is gone."""
@@ -73,7 +75,7 @@ class Server:
 
     `address` is `host:port`; with port 0 the system chooses one, and `address` then says which.
     `permissions` lists the roles of every method; the health check is open to every role.
-    `serving` is what the health check says.
+    `serving` is what the health check says; `calls` counts what has been answered.
     Construction binds the port and raises `Conflict` if another program has it.
     """
 
@@ -101,13 +103,15 @@ class Server:
         self._health.set("", _NOT_SERVING)
         self.serving = False
         self._threads = futures.ThreadPoolExecutor(threads, f"{self.identity.name}-rpc")
+        self.calls = Calls()
         self._callers = Callers(credentials.trust.revocations)
+        health_roles = {HEALTH_CHECK: ROLES, HEALTH_WATCH: {Role.COORDINATOR}}
         self._guard = Authorise(
-            self.identity.project, {HEALTH_CHECK: ROLES, **permissions}, self._callers
+            self.identity.project, {**health_roles, **permissions}, self._callers
         )
         self._server = grpc.server(
             self._threads,
-            interceptors=[Gate(self._guard, report)],
+            interceptors=[Gate(self._guard, report, self.calls.begin)],
             options=[
                 *server_options(max_message=max_message),
                 ("grpc.server_handshake_timeout_ms", int(HANDSHAKE * 1000)),

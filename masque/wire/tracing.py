@@ -96,6 +96,12 @@ def current() -> Trace | None:
     return _current.get()
 
 
+def request() -> str | None:
+    """The id of the request that this thread works for: what an operator looks for in logs."""
+    trace = current()
+    return trace.trace_id if trace is not None else None
+
+
 def adopt(trace: Trace) -> None:
     """Work for `trace` from now on, in this context, and say so in every line of the log."""
     _current.set(trace)

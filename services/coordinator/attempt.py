@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -30,15 +31,19 @@ from masque.jobs.conducting import (
     Fetched,
     Overdue,
     PeerFailed,
+    PeerStopped,
     Prepared,
     RoundDone,
+    Stopped,
     step,
 )
 from masque.jobs.record import Progress
-from masque.jobs.states import State
+from masque.jobs.states import State, ends_in_time
+from masque.wire import tracing
 from masque.wire.failures import pack
 from services.coordinator.board import Board
 from services.coordinator.endings import bad, ending
+from services.coordinator.figures import Tally
 from services.coordinator.peers import ABORT, Peers, culprit
 from services.coordinator.store import Sealed, Store
 from services.coordinator.times import now
@@ -76,23 +81,27 @@ class Attempt:
         bound: BoundJob,
         job: ConductedJob,
         deadlines: Callable[[Effect], float],
+        tally: Tally,
     ) -> None:
         self.job = job
         self._store, self._board, self._peers = store, board, peers
         self._bound = bound.model_copy(update={"attempt": job.attempt})
-        self._deadlines = deadlines
+        self._deadlines, self._tally = deadlines, tally
         self._deadline = float("inf")
         self._posted: queue.SimpleQueue[_Posted] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(len(job.everybody), "conduct")
         self._dealt: Prepared | None = None
         self._hint = ""
         self._begun = time.monotonic()
+        self._trained = 0.0
+        self._stopping: float | None = None
         self._traffic: dict[str, tuple[int, int]] = {}
 
     def run(self) -> None:
         """Until the job has ended."""
         self._begun = time.monotonic()
         try:
+            self._peers.heed()
             self._step(_Posted(Begin()))
             while not self.job.ended:
                 self._next()
@@ -114,6 +123,12 @@ class Attempt:
         if posted.refused is not None:
             raise posted.refused
         return self.job.state
+
+    def drain(self, until: float) -> None:
+        """The service stops at `until`: the job goes on only if it can end by then."""
+        self._stopping = until
+        if self.job.state in (State.SUBMITTED, State.PREPARING):
+            self._posted.put(_Posted(Stopped()))
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -143,6 +158,8 @@ class Attempt:
                 self._posted.put(posted)
                 break
         name, error = blame(first.asked, failures, self.job.everybody)
+        if name in self._peers.stopping:
+            return _Posted(PeerStopped(name, self.job.attempt))
         self._hint = error.hint
         reason = bare(error.message, self.job)
         return _Posted(PeerFailed(name, self.job.attempt, reason.rstrip(".")))
@@ -178,7 +195,9 @@ class Attempt:
         before, self.job = self.job, after
         moved = (before.state, before.round) != (after.state, after.round)
         progress = self.progress()
-        error = pack(ending(after, self._hint)).decode() if bad(after) else ""
+        error = ""
+        if bad(after):
+            error = pack(ending(after, self._hint), tracing.request()).decode()
         self._store.update(
             after,
             progress,
@@ -188,6 +207,9 @@ class Attempt:
             tell=moved or after.ended,
         )
         if moved:
+            self._tally.rounds += before.state is State.TRAINING and not bad(after)
+            if after.ended:
+                self._tally.end(after.state)
             self._log(after)
         self._board.notify(after.job_id, over=after.ended)
 
@@ -230,9 +252,21 @@ class Attempt:
             self._peers.cancel()
             abort_everywhere(self._peers, self._bound, effect)
             return
+        if isinstance(effect, AskRound) and self._late(effect.round):
+            self._step(_Posted(Stopped()))
+            return
         self._deadline = time.monotonic() + self._deadlines(effect)
         for peer in sorted(effect.peers):
-            self._threads.submit(self._ask, peer, effect)
+            self._threads.submit(tracing.inherit(partial(self._ask, peer, effect)))
+
+    def _late(self, number: int) -> bool:
+        """Whether the service stops before the training rounds from `number` on can be done."""
+        now = time.monotonic()
+        if number == 0:
+            self._trained = now
+        rounds, seconds = len(self.job.round_names), now - self._trained
+        until = self._stopping
+        return until is not None and not ends_in_time(number, rounds, seconds, until - now)
 
     def _ask(self, peer: str, effect: AskPrepare | AskRound | AskResults) -> None:
         attempt = self._bound.attempt
@@ -293,5 +327,6 @@ def abort_everywhere(peers: Peers, bound: BoundJob, effect: AskAbort) -> None:
         except MasqueError as error:
             _log.warning("abort not heard", job=bound.job_id, peer=peer, error=error)
 
-    wait([threads.submit(tell, peer) for peer in sorted(effect.peers)], ABORT + 1)
+    told = [threads.submit(tracing.inherit(partial(tell, peer))) for peer in sorted(effect.peers)]
+    wait(told, ABORT + 1)
     threads.shutdown(wait=False)

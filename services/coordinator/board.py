@@ -55,6 +55,12 @@ class Board:
             held.event = StoredEvent(0, state, progress(), "", False)
             self._change.notify_all()
 
+    @property
+    def watchers(self) -> int:
+        """How many watch."""
+        with self._change:
+            return self._watchers
+
     def watch(self, job_id: str, alive: Callable[[], bool]) -> Iterator[StoredEvent]:
         """Events of a job until it has ended, nobody listens, or the board closes.
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import structlog
 from pydantic import ValidationError
 
-from masque.errors import IdentityError, NotFound, Refused, SpecError
+from masque.errors import IdentityError, NotFound, Refused, SpecError, Unavailable
 from masque.jobs import spec as specs
 from masque.jobs.bound import BoundJob, Recipient, bind
 from masque.jobs.conducting import (
@@ -22,17 +24,21 @@ from masque.jobs.conducting import (
     ConductedJob,
     Effect,
     Restarted,
+    Stopped,
     step,
 )
 from masque.jobs.held import agreed_tables
 from masque.jobs.record import Progress
 from masque.jobs.states import State
+from masque.wire import tracing
 from masque.wire.failures import pack
+from masque.wire.metrics import Metric
 from masque.wire.recipients import parse_recipient
 from masque.wire.tls import Credentials
 from services.coordinator.attempt import Attempt, abort_everywhere
 from services.coordinator.board import Board
 from services.coordinator.endings import ending
+from services.coordinator.figures import Tally, figures
 from services.coordinator.peers import Peers
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Store, StoredJob, two_specs
@@ -59,6 +65,7 @@ class Conductor:
         self._waiting: deque[str] = deque()
         self._current: Attempt | None = None
         self._closed = False
+        self._tally = Tally()
         self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
 
     def start(self) -> None:
@@ -70,16 +77,37 @@ class Conductor:
                 self._interrupt(job)
         self._thread.start()
 
-    def close(self, patience: float = 10.0) -> None:
+    def drain(self, seconds: float) -> None:
+        """Accept no job and begin none; the one that runs may end within `seconds`."""
+        with self._change:
+            self._closed = True
+            current = self._current
+            self._change.notify_all()
+        if current is not None:
+            current.drain(time.monotonic() + seconds)
+
+    def close(self, patience: float = 1.0) -> None:
         """Interrupt what runs, tell everybody, and end."""
         with self._change:
             self._closed = True
             current = self._current
             self._change.notify_all()
         if current is not None:
-            current.ask(Restarted(), patience)
+            current.ask(Stopped(), patience)
         if self._thread.is_alive():
             self._thread.join(patience)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs."""
+        return self._current is not None
+
+    def figures(self) -> Iterator[Metric]:
+        """What Prometheus is told."""
+        with self._change:
+            waiting, current = len(self._waiting), self._current
+        state = current.job.state if current is not None else None
+        return figures(self._tally, waiting, state, self._board.watchers)
 
     @property
     def alive(self) -> bool:
@@ -143,6 +171,10 @@ class Conductor:
         client: str,
         request: bytes,
     ) -> StoredJob:
+        if self._closed:
+            raise Unavailable(
+                "The coordinator is being stopped.", hint="Submit the job once it is back."
+            )
         if len(self._waiting) >= MOST_WAITING:
             raise Refused(f"{MOST_WAITING} jobs wait already.", hint="Submit it again later.")
         spec = specs.parse(text, "the job")
@@ -153,8 +185,10 @@ class Conductor:
         everybody = tuple(party.name for party in settings.parties)
         conducted = ConductedJob(job_id, everybody, settings.dealer.name)
         progress = Progress(job_id, 1, State.SUBMITTED.value).to_json()
+        trace = str(tracing.current() or tracing.fresh())
+        content = bound.canonical()
         job = StoredJob(
-            job_id, spec.name, client, request, bound.canonical(), conducted, progress, "", now()
+            job_id, spec.name, client, request, content, conducted, progress, "", now(), trace=trace
         )
         with self._change:
             known = self._store.job(job_id)
@@ -221,12 +255,17 @@ class Conductor:
                 peers = Peers(self._settings, self._credentials)
                 bound = BoundJob.model_validate_json(job.bound)
                 current = Attempt(
-                    self._store, self._board, peers, bound, job.conducted, self._patience
+                    self._store,
+                    self._board,
+                    peers,
+                    bound,
+                    job.conducted,
+                    self._patience,
+                    self._tally,
                 )
                 self._current = current
             try:
-                with peers:
-                    current.run()
+                tracing.inherit(partial(_conduct, job, current, peers))()
             except Exception as error:  # the disk, or a mistake of ours; the next job may go well
                 _log.error("incident", job=job.job_id, exc_info=error)
                 self._give_up(job.job_id)
@@ -271,10 +310,21 @@ class Conductor:
             reason=after.reason,
             culprit=after.culprit,
         )
-        error = pack(ending(after)).decode()
+        self._tally.end(after.state)
+        trace = tracing.parse(job.trace)
+        error = pack(ending(after), trace.trace_id if trace is not None else None).decode()
         self._store.update(after, progress.to_json(), error=error, ended=now())
         self._board.notify(job.job_id, over=True)
         _log.info("job", job=job.job_id, state=after.state.value, reason=after.reason)
+
+
+def _conduct(job: StoredJob, current: Attempt, peers: Peers) -> None:
+    """Run a job as a step of the request by which it was submitted."""
+    tracing.adopt(tracing.parse(job.trace) or tracing.fresh())
+    structlog.contextvars.bind_contextvars(job=job.job_id)
+    attempt = job.conducted.attempt
+    with peers, tracing.span("job", job=job.job_id, attempt=attempt):
+        current.run()
 
 
 def recipient_of(name: str, key: str, proof: str) -> Recipient:

@@ -23,4 +23,5 @@ def ending(job: ConductedJob, hint: str = "") -> JobFailed:
         f"Job {job.job_id} was interrupted: {job.reason}.",
         hint="Submit it again: an interrupted job begins anew, with fresh masks.",
         job=job.job_id,
+        service=job.culprit or None,
     )

@@ -14,31 +14,20 @@ from services.coordinator.service import PERMISSIONS, CoordinatorService
 from services.coordinator.settings import CoordinatorSettings
 
 
-class _Server(Server):
-    """Lets the service end its work first, so that those who watch need not be waited for."""
-
-    service: CoordinatorService | None = None
-
-    def stop(self, grace: float | None = None) -> None:
-        """Interrupt what runs, then stop answering."""
-        if self.service is not None:
-            self.service.close()
-        super().stop(grace)
-
-
 def serve(settings: CoordinatorSettings) -> None:
     """Conduct until SIGTERM or SIGINT."""
     credentials = own_credentials(settings, Role.COORDINATOR)
     service = CoordinatorService(settings, credentials)
-    server = _Server(
+    server = Server(
         credentials,
         settings.listen,
         PERMISSIONS,
         [lambda server: add_CoordinatorServicer_to_server(service, server)],
         threads=MOST_WATCHERS + 16,
     )
-    server.service = service
-    serve_until_stopped(server, settings, prepare=service.start)
+    server.finishing(service)
+    server.on_stop(service.close)
+    serve_until_stopped(server, settings, service.start, service.figures)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from masque.data.table import parse_table
 from masque.errors import MasqueError, ProtocolError, Unavailable
@@ -41,6 +42,7 @@ class Peers:
         self._credentials = credentials
         self._lock = threading.Lock()
         self._running: set[Any] = set()
+        self.stopping: set[str] = set()
         self._channels: dict[str, grpc.Channel] = {}
         self._identities: dict[str, Identity] = {}
         self._addresses: dict[str, str] = {}
@@ -59,6 +61,11 @@ class Peers:
     def dealer(self) -> str:
         """The name of the dealer."""
         return self._settings.dealer.name
+
+    def heed(self) -> None:
+        """From now on, enter into `stopping` who says that it is: NOT_SERVING comes first."""
+        for peer, channel in self._channels.items():
+            threading.Thread(target=self._heed, args=(peer, channel), daemon=True).start()
 
     def tables(self, party: str) -> list[SharedTable]:
         """The data sets that a party holds."""
@@ -174,6 +181,15 @@ class Peers:
         self._identities[peer.name] = identity
         self._addresses[peer.name] = peer.address
         self._channels[peer.name] = open_channel(peer.address, identity, self._credentials)
+
+    def _heed(self, peer: str, channel: grpc.Channel) -> None:
+        request = health_pb2.HealthCheckRequest()
+        try:
+            for answer in health_pb2_grpc.HealthStub(channel).Watch(request):
+                if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                    self.stopping.add(peer)
+        except (grpc.RpcError, ValueError):
+            return  # it does not answer, or the channel is closed: the calls say so
 
     def _track(self, call: Any) -> Any:
         with self._lock:

@@ -18,6 +18,7 @@ from masque.wire import preflight
 from masque.wire.authorise import Permissions, caller
 from masque.wire.failures import unpack
 from masque.wire.identity import ROLES, Identity, Role
+from masque.wire.metrics import Metric
 from masque.wire.settings import PeerSettings
 from masque.wire.tls import Credentials
 from services.coordinator.board import Board
@@ -54,6 +55,18 @@ class CoordinatorService(CoordinatorServicer):
     def start(self) -> None:
         """Begin to run jobs."""
         self._conductor.start()
+
+    def drain(self, seconds: float) -> None:
+        """Accept no job and begin none; the one that runs may end within `seconds`."""
+        self._conductor.drain(seconds)
+
+    def busy(self) -> bool:
+        """Whether a job runs."""
+        return self._conductor.busy
+
+    def figures(self) -> Iterator[Metric]:
+        """What Prometheus is told."""
+        return self._conductor.figures()
 
     def close(self) -> None:
         """Interrupt what runs and let watchers go."""

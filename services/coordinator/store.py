@@ -19,7 +19,7 @@ from masque.errors import Conflict, MasqueError
 from masque.jobs.conducting import ConductedJob
 from masque.jobs.states import State
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE jobs (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -32,7 +32,8 @@ CREATE TABLE jobs (
   progress TEXT NOT NULL,      -- Progress
   error TEXT NOT NULL,         -- packed MasqueError, or empty
   submitted TEXT NOT NULL,     -- RFC 3339
-  ended TEXT NOT NULL
+  ended TEXT NOT NULL,
+  trace TEXT NOT NULL DEFAULT ''  -- the request by which it was submitted: W3C traceparent
 ) STRICT;
 CREATE TABLE events (
   job_id TEXT NOT NULL REFERENCES jobs(job_id),
@@ -55,6 +56,10 @@ CREATE TABLE sealed (
 """
 
 
+_FROM_1 = "ALTER TABLE jobs ADD COLUMN trace TEXT NOT NULL DEFAULT '';"
+"""What a store of format 1 lacks."""
+
+
 @dataclass(frozen=True)
 class StoredJob:
     """A row of `jobs`. `bound` is canonical JSON, `error` a packed error or empty."""
@@ -69,6 +74,7 @@ class StoredJob:
     error: str
     submitted: str
     ended: str = ""
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ class Store:
             try:
                 database.execute(
                     "INSERT INTO jobs (job_id, name, client, request, bound, conducted, progress,"
-                    " error, submitted, ended) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                    " error, submitted, ended, trace) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                     (
                         job.job_id,
                         job.name,
@@ -138,6 +144,7 @@ class Store:
                         job.error,
                         job.submitted,
                         job.ended,
+                        job.trace,
                     ),
                 )
             except sqlite3.IntegrityError:
@@ -212,7 +219,7 @@ class Store:
         with self._lock:
             rows = self._database.execute(
                 "SELECT job_id, name, client, request, bound, conducted, progress, error,"
-                f" submitted, ended FROM jobs {where}",
+                f" submitted, ended, trace FROM jobs {where}",
                 values,
             ).fetchall()
         return [_stored(row) for row in rows]
@@ -241,9 +248,10 @@ class Store:
         database.execute("PRAGMA synchronous=FULL")
         database.execute("PRAGMA foreign_keys=ON")
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version == 0:
+        if version in (0, 1):
+            change = _SCHEMA if version == 0 else _FROM_1
             database.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                f"BEGIN IMMEDIATE; {change} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
         elif version != SCHEMA_VERSION:
             raise MasqueError(
@@ -265,9 +273,7 @@ def two_specs(job_id: str) -> Conflict:
 
 def _stored(row: tuple[Any, ...]) -> StoredJob:
     job_id, name, client, request, bound, conducted, *rest = row
-    progress, error, submitted, ended = rest
-    job = _conducted(conducted)
-    return StoredJob(job_id, name, client, request, bound, job, progress, error, submitted, ended)
+    return StoredJob(job_id, name, client, request, bound, _conducted(conducted), *rest)
 
 
 def _conducted_json(job: ConductedJob) -> str:

@@ -20,7 +20,7 @@ from masque.mpc import prg
 from masque.mpc.dealer import Dealer
 from masque.mpc.program import Program
 from masque.v1.dealer_pb2 import Material
-from masque.wire import memory
+from masque.wire import memory, tracing
 from masque.wire.material import pack, seed_message
 from services.dealer.outbox import Outbox
 
@@ -65,7 +65,8 @@ class Dealing:
         self._error: MasqueError | None = None
         self._over = False
         self.sent = dict.fromkeys(job.parties, 0)
-        self._thread = threading.Thread(target=self._deal, name=f"deal-{job.job_id}", daemon=True)
+        deal = tracing.inherit(self._deal)
+        self._thread = threading.Thread(target=deal, name=f"deal-{job.job_id}", daemon=True)
 
     def __repr__(self) -> str:
         return f"Dealing({self._job.job_id}, attempt {self._job.attempt})"
@@ -93,6 +94,10 @@ class Dealing:
             seed = self._seeds[self._job.parties.index(party)]
             self._changed.notify_all()
         return self._stream(party, seed)
+
+    def waiting(self) -> dict[str, int]:
+        """Bytes that have been dealt and not yet been sent, by party."""
+        return {party: outbox.waiting for party, outbox in self._outboxes.items()}
 
     def left(self, party: str) -> None:
         """The stream of `party` is over; before its end, that ends the job for all."""
@@ -147,10 +152,11 @@ class Dealing:
                     return
                 dealer = Dealer(self._program, self._seeds)
             outboxes = [self._outboxes[party] for party in self._job.parties]
-            for position, parts in dealer.deal():
-                for outbox, part in zip(outboxes, parts, strict=True):
-                    if part:
-                        outbox.put(position, part)
+            with tracing.span("deal", job=self._job.job_id, attempt=self._job.attempt):
+                for position, parts in dealer.deal():
+                    for outbox, part in zip(outboxes, parts, strict=True):
+                        if part:
+                            outbox.put(position, part)
             with self._changed:
                 self._seeds = []
             for outbox in outboxes:

@@ -32,8 +32,9 @@ def serve(settings: DealerSettings, compile: Compile = compile_job) -> None:
         [lambda server: add_DealerServicer_to_server(service, server)],
         threads=limits.jobs * 8 + 8,
     )
+    server.finishing(service)
     server.on_stop(service.close)
-    serve_until_stopped(server, settings, load_kernels)
+    serve_until_stopped(server, settings, load_kernels, service.figures)
 
 
 def run(arguments: Sequence[str] | None = None, compile: Compile = compile_job) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import grpc
 import structlog
 
-from masque.errors import IdentityError, JobFailed, MasqueError, Refused
+from masque.errors import IdentityError, JobFailed, MasqueError, Refused, Unavailable
 from masque.jobs.bound import BoundJob, read_bound
 from masque.mpc.program import Program
 from masque.v1 import dealer_pb2 as messages
@@ -16,7 +16,9 @@ from masque.v1.dealer_pb2_grpc import DealerServicer
 from masque.version import __version__
 from masque.wire.authorise import Permissions, caller
 from masque.wire.identity import ROLES, Role
+from masque.wire.metrics import Metric
 from services.dealer.dealing import Dealing, Pace
+from services.dealer.figures import DEALT, FAILED, Tally, figures
 from services.dealer.register import Entry, Register, not_announced
 
 Compile = Callable[[BoundJob], Program]
@@ -58,8 +60,8 @@ class DealerService(DealerServicer):
         self._pace = pace or Pace()
         self._changed = threading.Condition()
         self._register = Register(jobs)
-        self._bytes: dict[str, int] = {}
-        self._streams = 0
+        self._tally = Tally()
+        self._stopping = False
 
     # -- the coordinator's side ------------------------------------------------------------------
 
@@ -69,9 +71,12 @@ class DealerService(DealerServicer):
         """Compile a job and answer its digests; asked again, the answer is the same."""
         sender = caller(context).name
         job = read_bound(request.bound_job, sender)
+        structlog.contextvars.bind_contextvars(job=job.job_id)
         self._check_named(job, sender)
         with self._changed:
             entry = self._register.known(job)
+            if entry is None and self._stopping:
+                raise self._stopped(Unavailable)
         if entry is None:
             entry = self._admit(job, self._compile(job))
         return messages.PrepareDealerReply(
@@ -149,6 +154,7 @@ class DealerService(DealerServicer):
     def _end(self, job: BoundJob, error: MasqueError | None) -> None:
         with self._changed:
             self._register.end(job.job_id, job.attempt, error)
+            self._tally.ended[DEALT if error is None else FAILED] += 1
             self._changed.notify_all()
         if error is None:
             _log.info("job dealt", job=job.job_id, attempt=job.attempt)
@@ -171,10 +177,10 @@ class DealerService(DealerServicer):
             dealing.left(party)
         _log.info("party connected", job=entry.job_id, attempt=entry.attempt, party=party)
         with self._changed:
-            self._streams += 1
+            self._tally.streams += 1
         for message in stream:
             with self._changed:
-                self._bytes[party] = self._bytes.get(party, 0) + len(message.corrections)
+                self._tally.sent[party] += len(message.corrections)
             yield message
 
     def _announced(self, job_id: str, attempt: int) -> Entry:
@@ -228,14 +234,36 @@ class DealerService(DealerServicer):
                 name=self._name,
                 version=__version__,
                 jobs=len(self._register.active),
-                bytes_sent=sum(self._bytes.values()),
-                bytes_by_party=self._bytes,
-                streams=self._streams,
+                bytes_sent=self._tally.sent.total(),
+                bytes_by_party=self._tally.sent,
+                streams=self._tally.streams,
             )
 
-    def close(self) -> None:
-        """End everything: the service is stopping."""
+    def figures(self) -> Iterator[Metric]:
+        """What Prometheus is told."""
         with self._changed:
+            tally, active = self._tally.copy(), self._register.active
+        return figures(tally, active)
+
+    def drain(self, seconds: float) -> None:
+        """Admit no job any more; what is being dealt goes on."""
+        del seconds
+        with self._changed:
+            self._stopping = True
+
+    def busy(self) -> bool:
+        """Whether anything is being dealt."""
+        with self._changed:
+            return bool(self._register.active)
+
+    def close(self) -> None:
+        """End what is still being dealt: the service is stopping."""
+        with self._changed:
+            self._stopping = True
             active = self._register.active
         for dealing in active:
-            dealing.fail(JobFailed("the dealer is stopping.", service=self._name))
+            dealing.fail(self._stopped(JobFailed))
+
+    def _stopped(self, kind: type[MasqueError]) -> MasqueError:
+        text = f"dealer {self._name!r} was stopped."
+        return kind(text, service=self._name)

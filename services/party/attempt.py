@@ -19,6 +19,7 @@ from masque.jobs.ledger import Ledger
 from masque.mpc.doors import Buffer, Source, Spool, in_memory
 from masque.mpc.party import Party
 from masque.mpc.program import Opening, Program
+from masque.wire import tracing
 from masque.wire.recipients import Recipient
 from services.party.stock import Stock
 
@@ -26,10 +27,11 @@ Result = TypeVar("Result")
 
 
 class LinkTraffic(Protocol):
-    """Bytes of one link, without framing."""
+    """Bytes of one link, without framing, and seconds spent waiting for the peer."""
 
     sent: int
     received: int
+    waited: float
 
 
 class Channel(Protocol):
@@ -105,7 +107,8 @@ class Attempt:
     ) -> None:
         self.job, self.program, self.index = job, program, index
         self.recipients = recipients
-        self.sent_to: dict[str, int] = {}
+        self.trained = 0
+        """Training rounds that were run, without those that early stopping left out."""
         self._openings, self._doors = openings, doors
         self._worker = ThreadPoolExecutor(1, f"job-{job.job_id}")
         self._party: Party | None = None
@@ -123,7 +126,7 @@ class Attempt:
 
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Run `work` in this attempt's thread, the only one that computes."""
-        return self._worker.submit(work)
+        return self._worker.submit(tracing.inherit(work))
 
     @property
     def round(self) -> int:
@@ -155,6 +158,7 @@ class Attempt:
             )
             self._account.declared_openings += 1
         party.run_round(k)
+        self.trained += 1
 
     def complete(self) -> Party:
         """The interpreter after the last round, for its outputs."""
@@ -177,8 +181,17 @@ class Attempt:
         account.waiting_for_peers, account.waiting_for_dealer = exchange.waited, stock.waited
         if self._begun is not None and self._ended is None:
             account.seconds = time.monotonic() - self._begun
-        self.sent_to = {name: link.sent for name, link in links.items()}
         return account
+
+    @property
+    def links(self) -> Mapping[str, LinkTraffic]:
+        """What went to and came from every peer so far."""
+        return self._doors.exchange.traffic
+
+    @property
+    def material(self) -> int:
+        """Bytes of corrections that wait to be used."""
+        return self._doors.stock.waiting
 
     def abort(self, error: MasqueError) -> bool:
         """Give up: tell the peers, leave the dealer, destroy everything secret.

@@ -19,7 +19,8 @@ from masque.jobs import computing
 from masque.jobs.bound import BoundJob
 from masque.jobs.computing import ComputedJob
 from masque.jobs.record import Progress
-from masque.jobs.states import State, failed
+from masque.jobs.states import State, ends_in_time, failed
+from masque.wire import tracing
 from services.party.attempt import Account, Attempt
 from services.party.blame import accident, culprit, sentence
 from services.party.results import Sealed
@@ -43,8 +44,8 @@ class Workshop(Protocol):
     def finish(self, attempt: Attempt) -> list[Sealed]:
         """Seal, keep or publish the outputs."""
 
-    def closed(self, account: Account, sent_to: dict[str, int]) -> None:
-        """An attempt is over, and these are its numbers."""
+    def closed(self, attempt: Attempt, *, computed: bool) -> None:
+        """An attempt is over: note its numbers, and whether it came to its end."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,19 @@ class Job:
         self._attempt: Attempt | None = None
         self._prepared: Prepared | None = None
         self._sealed: list[Sealed] | None = None
+        self._stopping: tuple[str, float] | None = None
+        self.handed_over = False
         self.touched = time.monotonic()
 
     @property
     def busy(self) -> bool:
         """Whether it is being prepared or trained."""
         return self.state.state in BUSY
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it is busy, or has results that nobody has fetched yet."""
+        return self.busy or (self.state.state is State.FINISHING and not self.handed_over)
 
     # -- what a coordinator asks -----------------------------------------------------------------
 
@@ -111,11 +119,13 @@ class Job:
                     program_digest=program.digest.hex(),
                 )
                 return prepared
-        attempt.abort(failed(self.state))
+        if attempt.abort(failed(self.state)):
+            self._workshop.closed(attempt, computed=False)
         raise failed(self.state)
 
     def begin(self, sender: str, number: int, k: int) -> Task:
-        """Start training round `k` in the worker."""
+        """Start training round `k` in the worker, unless this party stops before the job's end."""
+        self._stop_if_late()
         with self._changed:
             self._pass_over(sender, number, k)
             self._apply(computing.RunRound(sender, number, k))
@@ -148,10 +158,19 @@ class Job:
             text = f"coordinator {name!r} left in the middle of a training round"
             self._break(task.number, JobFailed(text, service=name))
 
+    def drain(self, party: str, until: float) -> None:
+        """The service stops at `until`: only a job that can end by then goes on."""
+        self._stopping = (party, until)
+        if self.state.state is State.PREPARING or (self.state.state, self.state.round) == (
+            State.READY,
+            0,
+        ):
+            self.stop(party)
+
     def stop(self, party: str) -> None:
-        """The service is stopping: give the job up, unless it is over anyway."""
-        if self.busy:
-            error = JobFailed(f"party {party!r} is stopping", party=party)
+        """The service stops now: give the job up, unless it is over anyway."""
+        if self.unfinished:
+            error = JobFailed(f"party {party!r} was stopped", party=party)
             self._break(self.state.attempt, error)
 
     def overdue(self, silence: float, results: float) -> bool:
@@ -193,7 +212,8 @@ class Job:
     def _run(self, attempt: Attempt, number: int, k: int) -> bool:
         """In the worker: training round `k`, and after the last one the results."""
         try:
-            attempt.run(k)
+            with tracing.span("training round", job=self.state.job_id, attempt=number, round=k):
+                attempt.run(k)
             stopped = attempt.stopped
             effects = self._apply(computing.RoundFinished(number, k))
             if any(isinstance(effect, computing.Finish) for effect in effects):
@@ -211,8 +231,17 @@ class Job:
             self._sealed = sealed
             self._changed.notify_all()
         if attempt.close():
-            self._workshop.closed(attempt.account(), attempt.sent_to)
+            self._workshop.closed(attempt, computed=True)
         _log.info("job computed", job=attempt.job.job_id, attempt=attempt.job.attempt)
+
+    def _stop_if_late(self) -> None:
+        stopping, state, attempt = self._stopping, self.state, self._attempt
+        if stopping is None or attempt is None:
+            return
+        party, until = stopping
+        seconds, left = attempt.account().seconds, until - time.monotonic()
+        if not ends_in_time(state.round, state.rounds, seconds, left):
+            self.stop(party)
 
     def _pass_over(self, sender: str, number: int, k: int) -> None:
         """Count the rounds before `k` as done, if early stopping leaves all of them out."""
@@ -247,7 +276,7 @@ class Job:
         state = self.state
         reason = JobFailed(f"{sentence(state.reason)}.", service=state.culprit or None)
         if attempt.abort(reason):
-            self._workshop.closed(attempt.account(), attempt.sent_to)
+            self._workshop.closed(attempt, computed=False)
 
     def _same_again(self, number: int) -> Prepared:
         with self._changed:

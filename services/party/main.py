@@ -20,6 +20,7 @@ from masque.wire.running import load_kernels, main, serve_until_stopped
 from masque.wire.server import Server
 from masque.wire.settings import own_credentials
 from masque.wire.streams import METHOD
+from services.party.figures import Figures
 from services.party.jobs import Jobs, Memory
 from services.party.preparing import Compile, compile_job
 from services.party.results import Results
@@ -72,6 +73,7 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
         server = Server(
             credentials, settings.listen, PERMISSIONS, [register], threads=limits.jobs * 4 + 32
         )
+        server.finishing(service)
         server.on_stop(service.close)
         server.on_stop(hub.close)
         threading.Thread(
@@ -79,7 +81,15 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
         ).start()
         if store.damaged:
             _log.warning("damaged data sets", datasets=list(store.damaged))
-        serve_until_stopped(server, settings, load_kernels)
+        numbers = Figures(
+            around.dealer,
+            tuple(around.peers),
+            workshop.totals,
+            jobs,
+            store,
+            service.uploads_running,
+        )
+        serve_until_stopped(server, settings, load_kernels, numbers)
 
 
 def mount_exchange(hub: Hub, server: grpc.Server) -> None:

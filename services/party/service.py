@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Iterator
 from concurrent.futures import TimeoutError as Late
 from dataclasses import asdict
@@ -61,7 +62,7 @@ class PartyService(PartyServicer):
         self._name, self._store, self._jobs = name, store, jobs
         self._results, self._workshop = results, workshop
         self._places = uploads.Places()
-        self._stopping = False
+        self._stopping = self._closed = False
 
     # -- clients ---------------------------------------------------------------------------------
 
@@ -70,8 +71,9 @@ class PartyService(PartyServicer):
     ) -> messages.UploadReply:
         """Take in a share of a data set, in the name of the client that sends it."""
         owner = caller(context).name
+        self._check_not_stopping()
         with self._places.taken(owner):
-            reply = uploads.take_in(request, self._store, owner)
+            reply = uploads.take_in(self._until_closed(request), self._store, owner)
         _log.info("data set stored", owner=owner, rows=reply.rows, bytes=reply.bytes)
         return reply
 
@@ -127,8 +129,8 @@ class PartyService(PartyServicer):
         """Check and compile a job; asked again, the answer is the same."""
         sender = caller(context).name
         job = read_bound(request.bound_job, f"coordinator {sender!r}")
-        if self._stopping:
-            raise Unavailable(f"party {self._name!r} is stopping.", party=self._name)
+        structlog.contextvars.bind_contextvars(job=job.job_id)
+        self._check_not_stopping()
         self._workshop.check_named(job, sender)  # a stranger must not take the job's id
         prepared = self._jobs.take_up(job.job_id).prepare(job, sender)
         return messages.PreparePartyReply(
@@ -182,6 +184,7 @@ class PartyService(PartyServicer):
                     sealed=item.content[start : start + PIECE],
                     more=start + PIECE < size,
                 )
+        job.handed_over = True
 
     def _report(self, job: Job, task: Task, stopped: bool | None) -> messages.RoundProgress:
         progress, _ = job.progress()
@@ -206,25 +209,56 @@ class PartyService(PartyServicer):
         self, request: messages.DescribePartyRequest, context: grpc.ServicerContext
     ) -> messages.DescribePartyReply:
         """Name, version, and what this party has seen and sent since its start, in numbers."""
-        account, sent_to = Account(), dict(self._workshop.totals.sent_to)
-        account.add(self._workshop.totals.account)
+        totals = self._workshop.totals(ended=True)
         entries = self._store.list()
         return messages.DescribePartyReply(
             name=self._name,
             version=__version__,
             jobs=self._jobs.busy,
             datasets=len(entries),
-            bytes_sent=account.sent,
-            bytes_by_peer=sent_to,
-            traffic=_traffic(account),
+            bytes_sent=totals.account.sent,
+            bytes_by_peer={name: link.sent for name, link in totals.links.items()},
+            traffic=_traffic(totals.account),
             share_bytes=sum(entry.size for entry in entries),
         )
 
-    def close(self) -> None:
-        """The service is stopping: give up every job, telling the peers."""
+    def uploads_running(self) -> int:
+        """Uploads under way."""
+        return self._places.count
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def drain(self, seconds: float) -> None:
+        """Take no upload and no job any more; those under way may end within `seconds`."""
         self._stopping = True
+        until = time.monotonic() + seconds
+        for job in self._jobs.all():
+            job.drain(self._name, until)
+
+    def busy(self) -> bool:
+        """Whether an upload is under way, or a job whose results have not been fetched."""
+        return self._places.busy or any(job.unfinished for job in self._jobs.all())
+
+    def close(self) -> None:
+        """The service stops now: give up every job, telling the peers, and every upload."""
+        self._stopping = self._closed = True
         for job in self._jobs.all():
             job.stop(self._name)
+
+    def _check_not_stopping(self) -> None:
+        if self._stopping:
+            raise self._stopped("Try again once it is back.")
+
+    def _until_closed(
+        self, request: Iterator[messages.UploadMessage]
+    ) -> Iterator[messages.UploadMessage]:
+        for message in request:
+            if self._closed:
+                raise self._stopped("Nothing of the upload was kept: share it again.")
+            yield message
+
+    def _stopped(self, hint: str) -> Unavailable:
+        return Unavailable(f"party {self._name!r} is being stopped.", hint=hint, party=self._name)
 
 
 def _traffic(account: Account) -> messages.Traffic:

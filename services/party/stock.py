@@ -16,6 +16,7 @@ from typing import Protocol
 from masque.errors import JobFailed, MasqueError, ProtocolError, Unavailable
 from masque.mpc.doors import Buffer
 from masque.v1.dealer_pb2 import Material
+from masque.wire import tracing
 from masque.wire.material import Item, Unpacker
 
 _HEARSAY = 0.5
@@ -71,7 +72,13 @@ class Stock:
 
     def start(self) -> None:
         """Call the dealer and fetch, in a thread."""
-        threading.Thread(target=self._fetch, name="stock", daemon=True).start()
+        fetch = tracing.inherit(self._fetch)
+        threading.Thread(target=fetch, name="stock", daemon=True).start()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have arrived and not been taken."""
+        return self._bytes
 
     def seed(self) -> bytes:
         """This party's seed, once it is there; it is handed out once."""

@@ -31,6 +31,18 @@ class Places:
         self._lock = Lock()
         self._taken: Counter[str] = Counter()
 
+    @property
+    def busy(self) -> bool:
+        """Whether any upload is under way."""
+        with self._lock:
+            return self._taken.total() > 0
+
+    @property
+    def count(self) -> int:
+        """Uploads under way."""
+        with self._lock:
+            return self._taken.total()
+
     @contextmanager
     def taken(self, owner: str) -> Iterator[None]:
         """A place while the context lasts. Raises Refused if there is none."""

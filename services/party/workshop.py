@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from masque.wire.identity import Identity, Role
 from masque.wire.streams import open_peer_channel
 from masque.wire.tls import Credentials, open_channel
 from services.party import preparing
-from services.party.attempt import Account, Attempt, Doors
+from services.party.attempt import Attempt, Doors
+from services.party.figures import COMPUTED, FAILED, Totals
 from services.party.jobs import Memory
 from services.party.results import Results, Sealed
 from services.party.settings import PartyLimits
@@ -58,14 +59,6 @@ class Surroundings:
         return Identity(self.credentials.identity.project, role, name)
 
 
-@dataclass
-class Totals:
-    """What all jobs that are over have seen and sent, since the start."""
-
-    account: Account = field(default_factory=Account)
-    sent_to: dict[str, int] = field(default_factory=dict)
-
-
 class PartyWorkshop:
     """`services.party.job.Workshop` for one party."""
 
@@ -87,7 +80,8 @@ class PartyWorkshop:
         self._results, self._hub, self._limits = results, hub, limits
         self._compile = compile
         self._lock = threading.Lock()
-        self.totals = Totals()
+        self._open: set[Attempt] = set()
+        self._ended = Totals()
 
     def remember(self, job: ComputedJob) -> None:
         """See `Workshop`."""
@@ -107,7 +101,10 @@ class PartyWorkshop:
         preparing.check_outputs(job, program)
         openings = preparing.openings_by_round(program)
         doors = self._doors(job, program, index, failed)
-        return Attempt(job, program, index, openings, recipients, doors)
+        attempt = Attempt(job, program, index, openings, recipients, doors)
+        with self._lock:
+            self._open.add(attempt)
+        return attempt
 
     def check_named(self, job: BoundJob, sender: str) -> int:
         """This party's place in the job; Refused if `sender` or a named service is not ours."""
@@ -122,13 +119,21 @@ class PartyWorkshop:
         party = attempt.complete()
         return self._results.make(attempt.job, attempt.program, party, attempt.recipients)
 
-    def closed(self, account: Account, sent_to: dict[str, int]) -> None:
+    def closed(self, attempt: Attempt, *, computed: bool) -> None:
         """See `Workshop`."""
         with self._lock:
-            self.totals.account.add(account)
-            for name, size in sent_to.items():
-                self.totals.sent_to[name] = self.totals.sent_to.get(name, 0) + size
+            self._open.discard(attempt)
+            self._ended.add(attempt)
+            self._ended.ended[COMPUTED if computed else FAILED] += 1
         memory.give_back_soon()
+
+    def totals(self, *, ended: bool = False) -> Totals:
+        """What all attempts have seen and sent since the start; `ended`: those that are over."""
+        with self._lock:
+            totals = self._ended.copy()
+            for attempt in () if ended else self._open:
+                totals.add(attempt)
+        return totals
 
     def _doors(self, job: BoundJob, program: Program, index: int, failed: Listener) -> Doors:
         around, limits = self._around, self._limits

@@ -25,13 +25,15 @@ from masque.jobs.conducting import (
     Fetched,
     Overdue,
     PeerFailed,
+    PeerStopped,
     Prepared,
     Restarted,
     Retry,
     RoundDone,
+    Stopped,
     step,
 )
-from masque.jobs.states import State, Verdict
+from masque.jobs.states import State, Verdict, ends_in_time
 
 PARTIES = ("party-0", "party-1")
 ALL = frozenset({*PARTIES, "dealer"})
@@ -83,8 +85,10 @@ EXAMPLES: dict[type[Any], Event] = {
     RoundDone: RoundDone("party-0", 1, 0, False),
     Fetched: Fetched("party-0", 1),
     PeerFailed: PeerFailed("dealer", 1, "gone"),
+    PeerStopped: PeerStopped("party-1", 1),
     Overdue: Overdue(),
     Cancel: Cancel("analyst"),
+    Stopped: Stopped(),
     Restarted: Restarted(),
     Retry: Retry(),
 }
@@ -94,8 +98,10 @@ AFTER = {
     "round_done": {State.TRAINING},
     "fetched": {State.FINISHING},
     "peer_failed": {State.FAILED},
+    "peer_stopped": {State.INTERRUPTED},
     "overdue": {State.FAILED},
     "cancel": {State.CANCELLED},
+    "stopped": {State.INTERRUPTED},
     "restarted": {State.INTERRUPTED},
     "retry": {State.SUBMITTED},
 }
@@ -188,6 +194,22 @@ def test_what_a_peer_may_not_say(event: Event, part: str) -> None:
         step(jobs()[State.TRAINING], event)
     assert part in str(caught.value)
     assert caught.value.where["peer"] == event.peer  # type: ignore[union-attr]
+
+
+def test_who_was_stopped_is_named_and_not_blamed() -> None:
+    job, effects = run(jobs()[State.TRAINING], PeerStopped("party-1", 1))
+    assert (job.state, job.culprit) == (State.INTERRUPTED, "party-1")
+    assert effects == [AskAbort(ALL, "party-1 was stopped")]
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "left", "in_time"),
+    [(0, 5.0, 100.0, False), (5, 5.0, 4.9, False), (5, 5.0, 5.0, True), (9, 90.0, 8.0, False)],
+)
+def test_whether_a_job_ends_in_time_goes_by_its_pace(
+    done: int, seconds: float, left: float, in_time: bool
+) -> None:
+    assert ends_in_time(done, 10, seconds, left) is in_time
 
 
 def test_twice_the_same_answer_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -83,8 +84,21 @@ def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with sqlite3.connect(other) as database:
         database.execute("PRAGMA user_version=99")
     database.close()
-    with pytest.raises(MasqueError, match="has format 99, this version of Masque reads 1"):
+    with pytest.raises(MasqueError, match="has format 99, this version of Masque reads 2"):
         Store(other)
+
+
+def test_a_store_of_an_earlier_format_is_read_on(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with Store(path) as store:
+        store.add(stored())
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript("ALTER TABLE jobs DROP COLUMN trace; PRAGMA user_version=1;")
+    with Store(path) as store:
+        store.add(replace(stored("j-2"), trace="00-..."))
+        assert [job.trace for job in store.jobs(2)] == ["00-...", ""]
+    with Store(path) as store:
+        assert store.job("j-1") == stored()
 
 
 WRITER = """

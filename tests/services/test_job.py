@@ -190,8 +190,8 @@ class Workshop:
     def finish(self, attempt: Attempt) -> list[Sealed]:
         return []
 
-    def closed(self, account: Account, sent_to: dict[str, int]) -> None:
-        self.numbers.append(account)
+    def closed(self, attempt: Attempt, *, computed: bool) -> None:
+        self.numbers.append(attempt.account())
 
 
 def new_job() -> tuple[Job, Workshop]:

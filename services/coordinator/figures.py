@@ -1,0 +1,54 @@
+"""What a coordinator tells Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from threading import Lock
+
+from masque.jobs.conducting import ENDED, STATES
+from masque.jobs.states import State
+from masque.wire.metrics import Metric, by, counter, gauge
+
+RUNNING = (State.PREPARING, State.TRAINING, State.FINISHING)
+
+
+@dataclass
+class Tally:
+    """What the coordinator has done since its start. Safe in any thread."""
+
+    rounds: int = 0
+    _ended: Counter[State] = field(default_factory=Counter)
+    _lock: Lock = field(default_factory=Lock)
+
+    def end(self, state: State) -> None:
+        """A job has ended so."""
+        with self._lock:
+            self._ended[state] += 1
+
+    def ended(self) -> dict[str, float]:
+        """How many jobs ended how."""
+        with self._lock:
+            return {state.value: self._ended[state] for state in STATES if state in ENDED}
+
+
+def figures(tally: Tally, waiting: int, state: State | None, watchers: int) -> Iterator[Metric]:
+    """All metrics: from the tally, how many jobs wait, and the state of the one that runs."""
+    yield gauge("masque_jobs_waiting", "Jobs in the queue, waiting for their turn.", waiting)
+    yield Metric(
+        "masque_jobs_running",
+        "gauge",
+        "Jobs that have not ended, by state.",
+        **by("state", {each.value: int(each is state) for each in RUNNING}),
+    )
+    yield Metric(
+        "masque_jobs_ended_total",
+        "counter",
+        "Attempts of jobs that have ended, by outcome.",
+        **by("outcome", tally.ended()),
+    )
+    yield counter(
+        "masque_training_rounds_total", "Training rounds that have been run.", tally.rounds
+    )
+    yield gauge("masque_watchers", "Clients that watch a job.", watchers)
