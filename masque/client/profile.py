@@ -62,9 +62,13 @@ class Profile(Section):
     def credentials(self) -> Credentials:
         """The client's certificate. Raises IdentityError or NotFound, naming the file."""
         if self.tls.directory is not None:
-            return find_credentials(self.tls.directory, self.identity.stem)
+            return find_credentials(
+                self.tls.directory, self.identity.stem, revoked=self.tls.revoked
+            )
         assert self.tls.certificate and self.tls.key and self.tls.authority, "checked by load"
-        return load_credentials(self.tls.certificate, self.tls.key, self.tls.authority)
+        return load_credentials(
+            self.tls.certificate, self.tls.key, self.tls.authority, revoked=self.tls.revoked
+        )
 
 
 def find(path: str | Path | None = None) -> Path:
@@ -114,7 +118,7 @@ def _anchored(profile: Profile, base: Path) -> Profile:
     tls = profile.tls
     moved = {
         name: base / path.expanduser()
-        for name in ("directory", "certificate", "key", "authority")
+        for name in ("directory", "certificate", "key", "authority", "revoked")
         if (path := getattr(tls, name)) is not None
     }
     return profile.model_copy(

@@ -8,6 +8,7 @@ signing other certificates, and exactly one Masque identity among its names.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from masque.errors import IdentityError
@@ -47,6 +49,7 @@ class CertificateFacts:
     not_before: dt.datetime
     not_after: dt.datetime
     fingerprint: str
+    key_fingerprint: str
     serial: str
 
     def remaining(self, now: dt.datetime | None = None) -> dt.timedelta:
@@ -66,7 +69,7 @@ def fingerprint(certificate: x509.Certificate) -> str:
 
 def describe(certificate: x509.Certificate) -> CertificateFacts:
     """The facts of a certificate, believed or not: nothing is verified here."""
-    authority = _is_authority(certificate)
+    authority = is_authority(certificate)
     return CertificateFacts(
         identity=None if authority else certificate_identity(certificate),
         authority=authority,
@@ -76,6 +79,7 @@ def describe(certificate: x509.Certificate) -> CertificateFacts:
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         fingerprint=fingerprint(certificate),
+        key_fingerprint=key_fingerprint(certificate),
         serial=f"{certificate.serial_number:x}",
     )
 
@@ -178,7 +182,7 @@ def _verify_end(certificate: x509.Certificate, whose: str, at: dt.datetime) -> N
 def _verify_purpose(certificate: x509.Certificate, whose: str) -> None:
     needed = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
     usage = _extension(certificate, x509.ExtendedKeyUsage)
-    if _is_authority(certificate) or usage is None or not needed <= set(usage):
+    if is_authority(certificate) or usage is None or not needed <= set(usage):
         raise IdentityError(
             f"{whose} is not made for connections between services.",
             hint="Issue one with `masque pki issue`.",
@@ -208,7 +212,7 @@ def load_authorities(source: Path | bytes) -> tuple[x509.Certificate, ...]:
     where = str(source) if isinstance(source, Path) else "what was given"
     try:
         found = tuple(x509.load_pem_x509_certificates(content))
-        sound = all(map(_is_authority, found)) and len(set(map(project_of, found))) == 1
+        sound = all(map(is_authority, found)) and len(set(map(project_of, found))) == 1
     except UNREADABLE:
         found, sound = (), False
     if not found:
@@ -255,9 +259,20 @@ def public_bytes(
     key: x509.Certificate | x509.CertificateSigningRequest | ec.EllipticCurvePrivateKey,
 ) -> bytes:
     """The public key of any of them, for comparing them."""
-    return key.public_key().public_bytes(
+    return spki(key.public_key())
+
+
+def spki(key: CertificatePublicKeyTypes) -> bytes:
+    """A public key in DER."""
+    return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def key_fingerprint(thing: x509.Certificate | x509.CertificateSigningRequest) -> str:
+    """What people compare: 160 bits of the public key's SHA-256, ten groups of four digits."""
+    digits = hashlib.sha256(public_bytes(thing)).hexdigest()[:40]
+    return " ".join(digits[start : start + 4] for start in range(0, 40, 4))
 
 
 def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
@@ -267,7 +282,8 @@ def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extens
         return None
 
 
-def _is_authority(certificate: x509.Certificate) -> bool:
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether it is made for issuing others."""
     constraints = _extension(certificate, x509.BasicConstraints)
     return constraints is not None and constraints.ca
 

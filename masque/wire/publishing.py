@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grpc
+import structlog
 
 from masque.v1 import trust_pb2 as messages
 from masque.v1.trust_pb2_grpc import TrustServicer, TrustStub
@@ -15,6 +16,8 @@ from masque.wire.tls import Credentials, open_channel
 PERMISSIONS: Permissions = {"/masque.v1.Trust/Publish": ROLES}
 PATIENCE = 10.0
 """Seconds that a service may take to answer."""
+
+_log = structlog.get_logger("masque.wire")
 
 
 class TrustService(TrustServicer):
@@ -30,6 +33,7 @@ class TrustService(TrustServicer):
         trust = self._credentials.renewed().trust
         before = self._callers.ended
         kept = trust.revocations.take(request.lists, trust.authorities)
+        _log.info("revocation list taken", revoked=len(trust.revocations.serials), kept=kept)
         return messages.PublishReply(
             number=trust.revocations.number(trust.authorities[0]),
             revoked=len(trust.revocations.serials),

@@ -81,6 +81,18 @@ def create_recipient(
     return RecipientKey(recipient, key)
 
 
+def renew_recipient(directory: Path, credentials: Credentials) -> Recipient:
+    """Let the holder's present certificate vouch for the key pair that is there.
+
+    What was sealed to it opens as before. The new `.recipient.pub` goes to every party.
+    """
+    private_path, public_path = _paths(directory, credentials.identity.name)
+    recipient = _attest(credentials, _private_key(private_path).public_key())
+    content = f"{recipient.text}\n".encode()
+    write_files({public_path: (content, PUBLIC)}, replace=True)
+    return recipient
+
+
 def load_recipient(directory: Path, name: str, trust: Trust) -> Recipient:
     """Read and verify `<name>.recipient.pub`."""
     path = _paths(directory, name)[1]
@@ -93,22 +105,11 @@ def load_recipient_key(
 ) -> RecipientKey:
     """Read both files of a recipient; `at` is the moment at which its certificate must be valid."""
     private_path, public_path = _paths(directory, name)
-    try:
-        content = read_private_file(private_path, "recipient's private key")
-        key = serialization.load_pem_private_key(content, password=None)
-    except (ValueError, TypeError):
-        key = None
+    key = _private_key(private_path)
     text = read_file(public_path, "recipient's public key").decode("ascii", "replace")
     recipient = parse_recipient(text, trust, at=at)
-    if (
-        not isinstance(key, X25519PrivateKey)
-        or key.public_key().public_bytes_raw() != recipient.key.public_bytes_raw()
-    ):
-        raise IdentityError(
-            f"{private_path} is not the private key of {public_path}.",
-            hint="Restore both files of one pair.",
-            file=str(private_path),
-        )
+    if key.public_key().public_bytes_raw() != recipient.key.public_bytes_raw():
+        raise _no_pair(private_path)
     return RecipientKey(recipient, key)
 
 
@@ -139,6 +140,25 @@ def parse_recipient(text: str, trust: Trust, *, at: dt.datetime | None = None) -
             hint="Ask the recipient for its .recipient.pub file.",
         )
     return Recipient(identity, key, " ".join(parts))
+
+
+def _private_key(path: Path) -> X25519PrivateKey:
+    try:
+        content = read_private_file(path, "recipient's private key")
+        key = serialization.load_pem_private_key(content, password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, X25519PrivateKey):
+        raise _no_pair(path)
+    return key
+
+
+def _no_pair(path: Path) -> IdentityError:
+    return IdentityError(
+        f"{path} is not the private key of {path.with_suffix('.pub')}.",
+        hint="Restore both files of one pair.",
+        file=str(path),
+    )
 
 
 def sign(credentials: Credentials, statement: bytes) -> bytes:

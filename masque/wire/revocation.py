@@ -111,6 +111,12 @@ class Revocations:
         """Everything that is revoked."""
         return self._serials
 
+    @property
+    def overdue(self) -> bool:
+        """Whether a list in force is past its date: there should be a newer one."""
+        now = dt.datetime.now(dt.UTC)
+        return any(one.until is not None and one.until < now for one in self._lists.values())
+
     def number(self, authority: x509.Certificate) -> int:
         """The number of an authority's list in force; 0 if there is none."""
         found = self._lists.get(authority.fingerprint(hashes.SHA256()).hex())
@@ -142,6 +148,7 @@ class Revocations:
                 _log.warning("revocation list kept as it was", error=error)
                 continue
             self._merge(lists)
+            _log.info("revocation list read", file=str(path), revoked=len(self._serials))
 
     def take(self, content: bytes, authorities: Authorities) -> bool:
         """Believe lists that somebody brings, and keep them; returns whether the disk has them.
@@ -159,7 +166,7 @@ class Revocations:
         return self._keep()
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with all that is revoked whenever that has grown; returns what ends it."""
+        """Call `listener` with all that is revoked whenever it has grown; returns what ends it."""
         with self._lock:
             self._listeners.append(listener)
 
@@ -176,7 +183,6 @@ class Revocations:
                 before = self._lists.get(one.issuer)
                 if before is None or one.number > before.number:
                     self._lists[one.issuer] = one
-                    _tell(one)
             serials: Serials = frozenset().union(*(x.serials for x in self._lists.values()))
             grown = serials - self._serials
             self._serials = serials
@@ -213,12 +219,6 @@ def changed(path: Path) -> int:
 
 def _follows(one: RevocationList, before: RevocationList) -> bool:
     return one.number > before.number or (one.number == before.number and one.pem == before.pem)
-
-
-def _tell(one: RevocationList) -> None:
-    _log.info("revocation list", number=one.number, revoked=len(one.serials), until=one.until)
-    if one.until is not None and one.until < dt.datetime.now(dt.UTC):
-        _log.warning("revocation list is past its date and stays in force", until=one.until)
 
 
 def _old(one: RevocationList, before: RevocationList) -> MasqueError:

@@ -136,6 +136,8 @@ class Server:
         if not HANDSHAKE_REFUSES_TLS_1_2:
             _log.warning("TLS 1.2 is refused per call only: masque.wire was imported after grpc")
         self._server.start()
+        if self.credentials.trust.revocations.overdue:
+            _log.warning("the revocation list is past its date; it stays in force")
         threading.Thread(target=self._watch_files, name="certificates", daemon=True).start()
         _log.info("listening", address=self.address, role=self.identity.role.value)
 

@@ -170,6 +170,9 @@ class CredentialFiles:
     def _read(self, revocations: Revocations, at: dt.datetime | None = None) -> Credentials:
         leaf = load_certificate(self.certificate)
         signing_key = load_signing_key(self.key)
+        waiting = next_key(self.key)
+        if public_bytes(leaf) != public_bytes(signing_key) and waiting.exists():
+            signing_key = load_signing_key(waiting)  # its certificate is just being installed
         trust = Trust(load_authorities(self.authority), revocations)
         if public_bytes(leaf) != public_bytes(signing_key):
             raise IdentityError(
@@ -181,6 +184,11 @@ class CredentialFiles:
 
     def _state(self) -> object:
         return tuple(changed(path) for path in (self.certificate, self.key, self.authority))
+
+
+def next_key(key: Path) -> Path:
+    """Where the key that is to replace this one waits for its certificate."""
+    return key.with_name(f"{key.stem}.next.key")
 
 
 def load_credentials(

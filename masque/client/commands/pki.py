@@ -1,4 +1,8 @@
-"""`masque pki`: certificates of the project, and recipients' keys."""
+"""`masque pki`: certificates of the project, and recipients' keys.
+
+What a host does that uses a certificate is in `pki_host`, what an authority does in
+`pki_authority`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,28 @@ from typing import Annotated, Any
 import typer
 
 from masque.client import console
+from masque.client.commands import pki_authority, pki_host
 from masque.client.commands.options import Json
 
 app = typer.Typer(no_args_is_help=True, help="Certificates of services and people.")
+app.command(
+    epilog="Example: masque pki request party hospital-a --project demo --host a.example.org "
+    "--out certificates"
+)(pki_host.request)
+app.command(
+    epilog="Example: masque pki approve hospital-a.party.csr --authority authority --out reply"
+)(pki_authority.approve)
+app.command(
+    epilog="Example: masque pki install hospital-a.party.pem authority.pem authority.crl "
+    "--into certificates"
+)(pki_host.install)
+app.command(epilog="Example: masque pki status certificates")(pki_host.status)
+app.command(
+    epilog="Example: masque pki revoke hospital-a.party --authority authority "
+    "--profile profile.yaml"
+)(pki_authority.revoke)
+app.command(epilog="Example: masque pki rotate --authority authority")(pki_authority.rotate)
+app.command(epilog="Example: masque pki retire --authority authority")(pki_authority.retire)
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what is there.")]
 
 
@@ -44,7 +67,7 @@ def issue(
     replace: Replace = False,
     json: Json = False,
 ) -> None:
-    """Issue the certificate of a service or a person."""
+    """Make a key and its certificate on this machine, for services that run on it."""
     import datetime as dt
 
     from masque.wire.authority import LOCAL_HOSTS, open_authority
@@ -91,17 +114,24 @@ def recipient(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="D", help="Where the key pair goes.")],
     replace: Replace = False,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Keep the key; a renewed certificate vouches for it.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Make the key pair that results are sealed to; give the .pub file to every party."""
-    from masque.wire.recipients import create_recipient
+    from masque.wire.recipients import create_recipient, renew_recipient
     from masque.wire.tls import find_credentials
 
-    made = create_recipient(out, find_credentials(certificates), replace=replace)
-    name = made.recipient.identity.name
+    own = find_credentials(certificates)
+    if renew:
+        made = renew_recipient(out, own)
+    else:
+        made = create_recipient(out, own, replace=replace).recipient
+    name = made.identity.name
     public = out / f"{name}.recipient.pub"
     if json:
-        console.emit({"name": name, "public": str(public), "identity": made.recipient.identity.uri})
+        console.emit({"name": name, "public": str(public), "identity": made.identity.uri})
         return
     console.line(f"{public}: give it to every party; the .key beside it to nobody")
 
@@ -117,5 +147,6 @@ def _facts(facts: Any) -> dict[str, Any]:
         "not_after": facts.not_after.isoformat(),
         "days_left": left.days,
         "fingerprint": facts.fingerprint,
+        "key_fingerprint": facts.key_fingerprint,
         "serial": facts.serial,
     }
