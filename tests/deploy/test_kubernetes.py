@@ -200,9 +200,10 @@ def test_services_understand_their_files(name: str, tmp_path: Path) -> None:
         PurePosixPath(mount["mountPath"]): (sources[mount["name"]], mount.get("readOnly", False))
         for mount in container(rendered(name))["volumeMounts"]
     }
-    paths = {"tls": found.tls.directory}
+    paths = {"tls": found.tls.directory, "revoked": found.tls.revoked}
     paths |= {key: value for key, value in found if isinstance(value, Path)}
-    kept = {"data": "claim", "store": "claim", "policy": "configMap", "recipients": "configMap"}
+    kept = dict.fromkeys(("data", "store", "revoked"), "claim")
+    kept |= dict.fromkeys(("policy", "recipients"), "configMap")
     for key, path in paths.items():
         inside = Path("/etc/masque") / path.relative_to(ours) if path.is_relative_to(ours) else path
         (mount,) = (mount for mount in mounts if PurePosixPath(inside).is_relative_to(mount))

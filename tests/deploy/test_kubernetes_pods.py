@@ -12,8 +12,10 @@ import yaml
 
 from masque.client.reading import read
 from masque.data import bundled
+from masque.wire import withdrawing
 from masque.wire.authority import Authority, create_authority
 from masque.wire.identity import Identity, Role
+from masque.wire.publishing import publish
 from masque.wire.recipients import create_recipient
 from masque.wire.tls import find_credentials
 from tests.deploy.engine import JOB, left, run, sweep
@@ -140,6 +142,18 @@ def test_a_renewed_certificate_is_taken_up(project: Project) -> None:
     for service in SERVICES:
         assert project.cluster.probe(service, rendered(where(service))) == ""
         assert "certificate renewed" in project.cluster.logs(service)
+
+
+def test_a_revocation_list_is_kept(project: Project) -> None:
+    """The directory of certificates is read-only: what services are told is with their state."""
+    authority, analyst = project.authority, find_credentials(project.folder / "analyst")
+    authority.issue(Identity("demo", Role.CLIENT, "leaver"), project.folder / "leaver")
+    lists = withdrawing.revoke(authority, withdrawing.find(authority, "leaver.client"))
+    for service, role in SERVICES.items():
+        identity = Identity("demo", role, service)
+        told = publish(project.cluster.address(service), identity, analyst, lists)
+        assert told.kept
+        assert told.revoked == 1
 
 
 def test_data_outlives_a_pod_that_ends_in_time(project: Project, files: bundled.Files) -> None:
