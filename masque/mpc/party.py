@@ -31,6 +31,9 @@ def _received(part: memoryview, deal: Deal) -> Array:
     return share.reshape(deal.shape)
 
 
+_ABSENT: Array = np.empty(0, dtype=np.uint8)
+
+
 class Party(Steps):
     """Party `index` of a program; `seed` and `supply` are its material, 32 bytes and a stream."""
 
@@ -52,6 +55,8 @@ class Party(Steps):
         self._stream, self._supply = prg.Stream(seed), supply
         self._exchange, self._source = exchange, source
         self._position = 0
+        self._due: dict[int, list[tuple[int, Deal]]] = {}  # by node: what the dealer sends of it
+        self._size = 0  # bytes of that
         self._allocate(spool)
 
     def __repr__(self) -> str:
@@ -74,6 +79,7 @@ class Party(Steps):
         for call in self.program.rounds[k].calls():
             self._draw(call.block)
             self.run(call)
+            self._receive()
             self._material.clear()
             self._position += 1
 
@@ -98,28 +104,47 @@ class Party(Steps):
         """This party's share of an output."""
         return self._shares(self.registers[self.program.outputs[name].register])
 
+    # -- material --------------------------------------------------------------------------------
+
     def _draw(self, block: Block) -> None:
-        """Expand this call's material; take what the dealer sent for this party's seat."""
+        """Expand this call's material; what the dealer sends for this party's seat comes later."""
         layout, position = self.layout(block), self._position
         own_seat = layout.seat(position, self.index)
         drawn = self._stream.expand_spans(position, layout.drawn, layout.spans(own_seat))
-        size = layout.corrected(position, self.index)
-        corrections = memoryview(self._supply.corrections(position, size) if size else b"")
+        self._size = layout.corrected(position, self.index)
+        for node_id, rows in layout.deals.items():
+            arrays = []
+            for deal, offset, seat in rows:
+                sent = seat == own_seat and deal.size
+                arrays.append(
+                    _ABSENT if sent else np.ndarray(deal.shape, deal.dtype, drawn, offset)
+                )
+                if sent:
+                    self._due.setdefault(node_id, []).append((len(arrays) - 1, deal))
+            self._material[node_id] = arrays
+
+    def _receive(self) -> None:
+        """Wait for what the dealer sends for this call, unless it is here; put it in its places."""
+        if not self._due:
+            return
+        position, size = self._position, self._size
+        corrections = memoryview(self._supply.corrections(position, size))
         if len(corrections) != size:
             raise ProtocolError(
                 f"the dealer sent {len(corrections)} bytes for call {position}, not {size}.",
                 hint="Dealer and party must run the same version and the same job.",
                 service="dealer",
             )
-        for node_id, rows in layout.deals.items():
-            arrays = []
-            for deal, offset, seat in rows:
-                if seat == own_seat and deal.size:
-                    part, corrections = corrections[: deal.corrected], corrections[deal.corrected :]
-                    arrays.append(_received(part, deal))
-                else:
-                    arrays.append(np.ndarray(deal.shape, deal.dtype, drawn, offset))
-            self._material[node_id] = arrays
+        for node_id, deals in self._due.items():
+            for index, deal in deals:
+                part, corrections = corrections[: deal.corrected], corrections[deal.corrected :]
+                self._material[node_id][index] = _received(part, deal)
+        self._due.clear()
+
+    def _dealt(self, node: Node) -> list[Array]:
+        if node.id in self._due:
+            self._receive()
+        return self._material.pop(node.id, [])
 
     # -- values ----------------------------------------------------------------------------------
 
@@ -231,7 +256,7 @@ class Party(Steps):
         return np.array(self._shares(value), order="C").reshape(-1)
 
     def _opened(self, node: Node, values: Values, total: Array) -> None:
-        material = self._material.pop(node.id, [])
+        material = self._dealt(node)
         match node.op:
             case "mask":
                 low = node.params[0]

@@ -7,13 +7,14 @@ c = x + r = d.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
 from masque.mpc import comparison, trig
 from masque.mpc import truncation as truncated
-from masque.mpc.bilinear import multiply_add
+from masque.mpc.bilinear import multiply, multiply_add
 from masque.mpc.correlations import combination, cut, truncation, wave, window
 from masque.mpc.graph import Node
 from masque.mpc.machine import Machine, Values
@@ -66,6 +67,10 @@ class Steps(Machine):
         self.first = first
         self._material: dict[int, list[Array]] = {}
 
+    @abstractmethod
+    def _dealt(self, node: Node) -> list[Array]:
+        """This party's shares of what is dealt for a node; they are handed out once."""
+
     def _shares(self, value: Masked | Ring) -> Ring:
         if not isinstance(value, Masked):
             return value
@@ -77,17 +82,21 @@ class Steps(Machine):
         return self._shares(values[node.args[0]])
 
     def product(self, node: Node, values: Values) -> Ring:
-        """[x o y] = d_x o d_y at party 0, + d_x o [b] + [a] o d_y + [a o b]."""
+        """[x o y] = d_x o d_y at party 0, + d_x o [b] + [a] o d_y + [a o b].
+
+        What is dealt comes last: the dealer may still be at it.
+        """
         x, y = values[node.args[0]], values[node.args[1]]
-        (q,) = self._material.pop(node.id)
         right = y.d + y.a if self.first else y.a
-        result = multiply_add(node.params, x.d, right, q)  # in place: q is used once
-        return multiply_add(node.params, x.a, y.d, result)
+        result = multiply(node.params, x.d, right)
+        result = multiply_add(node.params, x.a, y.d, result)
+        (q,) = self._dealt(node)
+        return np.add(result, q, out=result)
 
     def flag_times(self, node: Node, values: Values) -> Ring:
         """[b x] = beta x + (1 - 2 beta) [m x], with [m x] = [m] d + [m a]."""
         flag, x = values[node.args[0]], values[node.args[1]]
-        (q,) = self._material.pop(node.id)
+        (q,) = self._dealt(node)
         product = flag.m * x.d + q
         return np.asarray(np.where(flag.beta != 0, self._shares(x) - product, product))
 
@@ -104,7 +113,7 @@ class Steps(Machine):
         """
         shift, width = truncation(node)
         x: Masked = values[node.args[0]]
-        dealt = self._material.pop(node.id)
+        dealt = self._dealt(node)
         factor = values[node.args[1]] if len(node.args) > 1 else None
         window = (x.low, shift, width)
         return truncated.share(x.d, (dealt[0], dealt[1]), window, factor, first=self.first)
@@ -112,7 +121,7 @@ class Steps(Machine):
     def flag_truncate(self, node: Node, values: Values) -> Ring:
         """b x / 2^s = b (F(y) - 2^(B-1-s)) - b F(r) + 2^(B+1-s) b m (1 - top), dealt for both b."""
         flag, x = values[node.args[0]], values[node.args[1]]
-        scaled_r, m = self._material.pop(node.id)
+        scaled_r, m = self._dealt(node)
         window, bit = (x.low, *truncation(node)), (flag.beta, flag.m)
         return truncated.share_under_bit(x.d, (scaled_r, m), bit, window, first=self.first)
 
@@ -123,7 +132,7 @@ class Steps(Machine):
 
     def words(self, node: Node, values: Values) -> Array:
         """The dealt products of the bits of r."""
-        return self._material.pop(node.id)[0]
+        return self._dealt(node)[0]
 
     def compare_chunks(self, node: Node, values: Values) -> Bytes:
         """XOR shares of less and equal of every chunk of c - t and r, for every threshold t."""
@@ -179,7 +188,7 @@ class Steps(Machine):
         low, length = window(node)
         fit, public, scale = wave(node)
         x: Masked = values[node.args[0]]
-        (dealt,) = self._material.pop(node.id)
+        (dealt,) = self._dealt(node)
         c = np.ascontiguousarray(x.bits(low, length)).reshape(-1)
         flat = np.ascontiguousarray(dealt).reshape(c.size, dealt.shape[-1])
         total = trig.wave_sum(c, length, fit.harmonics_array, *fit.arrays, flat, public)

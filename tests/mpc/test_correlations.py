@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -20,7 +21,7 @@ from masque.mpc.party import Party
 from masque.mpc.program import Program, TrainingRound
 from masque.mpc.types import Array, Ring
 from tests.mpc.examples import epochs, everything, rows_of_data
-from tests.mpc.harness import PARTIES, block_of, seeds, share_inputs, sources
+from tests.mpc.harness import PARTIES, Clear, block_of, evaluate, seeds, share_inputs, sources
 from tests.mpc.references import exact
 
 WORD = 1 << 64
@@ -45,6 +46,7 @@ class Dealt:
             party = Party(program, i, key, stocks[i], seat, nothing)
             party._position = position
             party._draw(self.block)
+            party._receive()
             self.material.append(party._material)
 
     def total(self, node: Node, k: int) -> Array:
@@ -364,3 +366,27 @@ def test_digests_tell_blocks_apart() -> None:
     assert everything(2).digest == everything(2).digest
     blocks = [block_of(program) for program in programs]
     assert blocks[0].digest != blocks[1].digest
+
+
+def test_what_the_dealer_sends_is_waited_for_when_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Factors are opened before: meanwhile the dealer may be at their product."""
+    asked: list[int] = []
+    swap, corrections = inprocess.Seat.swap, inprocess.Stock.corrections
+    swapped: dict[int, int] = {}
+
+    def counting(self: inprocess.Seat, payload: bytes) -> list[Buffer]:
+        swapped[threading.get_ident()] = swapped.get(threading.get_ident(), 0) + 1
+        return swap(self, payload)
+
+    def late(self: inprocess.Stock, position: int, size: int) -> Buffer:
+        asked.append(swapped.get(threading.get_ident(), 0))
+        return corrections(self, position, size)
+
+    monkeypatch.setattr(inprocess.Seat, "swap", counting)
+    monkeypatch.setattr(inprocess.Stock, "corrections", late)
+    values = np.arange(12, dtype=np.int64)
+    factors = [Clear(values.reshape(shape), 4, 1.0) for shape in ((3, 4), (4, 3))]
+    evaluate(lambda x, y: x @ y, factors, 2)
+    assert asked == [1]

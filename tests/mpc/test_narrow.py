@@ -71,6 +71,7 @@ def noisy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def above(self: Party, block: Block) -> None:
         draw(self, block)
+        self._receive()
         for node_id, arrays in self._material.items():
             for k, deal in enumerate(deals(block.nodes[node_id])):
                 if deal.dtype == "<u8" and 0 < deal.bits < 64:
