@@ -41,6 +41,7 @@ if [ "${1:-}" = probe ]; then
 fi
 if [ "${1:-}" = doctor ]; then
   shift
+  export NUMBA_CACHE_DIR=/tmp/doctor # not in the volume that it looks at
   exec masque doctor --config "$config" "$@"
 fi
 kernels

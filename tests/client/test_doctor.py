@@ -243,7 +243,7 @@ def test_plain_text_and_silence(site: Site) -> None:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         found = site.peer(address, dataclasses.replace(QUIET, patience=0.5))
     assert list(found) == [*BEFORE_TLS, "identity"]
-    failed(found["identity"], 5, "does not answer", "firewall")
+    failed(found["identity"], 5, "says nothing", "hangs")
 
 
 def test_somebody_else_is_there(site: Site) -> None:

@@ -119,7 +119,15 @@ class Examination:
 
     def _identity(self, credentials: Credentials) -> str:
         peer, patience = self.peer, self.limits.patience
-        preflight.check_connection(peer.address, peer.identity, credentials, patience=patience)
+        try:
+            preflight.check_connection(peer.address, peer.identity, credentials, patience=patience)
+        except Unavailable as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                raise
+            raise Unavailable(
+                "It takes connections and then says nothing.",
+                hint="Its process hangs, or is no service of Masque: see its log, start it anew.",
+            ) from None
         return f"{peer.identity.uri} by its certificate, and ours is accepted"
 
     # -- by calls ----------------------------------------------------------------------------------
