@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -11,14 +11,15 @@ from typing import Any, Self
 import grpc
 
 from masque.client.profile import Profile
-from masque.errors import MasqueError
+from masque.errors import MasqueError, Unavailable
 from masque.v1.coordinator_pb2_grpc import CoordinatorStub
 from masque.v1.dealer_pb2_grpc import DealerStub
 from masque.v1.party_pb2_grpc import PartyStub
 from masque.wire import preflight, tracing
 from masque.wire.identity import Identity, Role
+from masque.wire.pinned import Pinned
 from masque.wire.settings import PeerSettings
-from masque.wire.tls import Credentials, open_channel
+from masque.wire.tls import Credentials
 
 BRIEF = 15.0
 """Seconds for what a service answers at once."""
@@ -32,6 +33,7 @@ class Peer:
     address: str
     stub: Any = field(repr=False)
     credentials: Credentials = field(repr=False)
+    forget: Callable[[], None] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -48,7 +50,10 @@ class Peer:
 
     def meaning(self, error: grpc.RpcError) -> MasqueError:
         """What a failed call means, with a second look at a connection that broke."""
-        return preflight.explain(error, self.address, self.identity, self.credentials)
+        found = preflight.explain(error, self.address, self.identity, self.credentials)
+        if isinstance(found, Unavailable):
+            self.forget()
+        return found
 
     def check(self, patience: float = preflight.PATIENCE) -> bool:
         """Is it serving? Raises IdentityError or Unavailable if it cannot be reached."""
@@ -65,7 +70,7 @@ class Services:
         self.profile = profile
         self.credentials = credentials or profile.credentials()
         self.trace = tracing.current() or tracing.fresh()
-        self._channels: list[grpc.Channel] = []
+        self._channels: list[Pinned] = []
         self.coordinator = self._peer(Role.COORDINATOR, profile.coordinator, CoordinatorStub)
         self.parties = tuple(self._peer(Role.PARTY, p, PartyStub) for p in profile.parties)
         self.dealer = (
@@ -97,6 +102,8 @@ class Services:
     def _peer(self, role: Role, peer: PeerSettings, stub: Any) -> Peer:
         identity = Identity(self.profile.project, role, peer.name)
         with tracing.use(self.trace):
-            channel = open_channel(peer.address, identity, self.credentials)
-        self._channels.append(channel)
-        return Peer(identity, peer.address, stub(channel), self.credentials)
+            pinned = Pinned(peer.address, identity, self.credentials)
+        self._channels.append(pinned)
+        return Peer(
+            identity, peer.address, stub(pinned.channel), self.credentials, pinned.forget
+        )

@@ -217,8 +217,8 @@ class PeerExchange:
                 check_greeting(link.receive(), link.peer)
             except StopIteration:
                 raise self._ended_early(link) from None
-            except grpc.RpcError as error:
-                reason = self._explain(link, error)
+            except (grpc.RpcError, MasqueError) as error:
+                reason = self._reason(link, error)
                 late = time.monotonic() + _RETRY > until
                 if type(reason) is not Unavailable or late or self._over.wait(_RETRY):
                     raise reason from None
@@ -231,6 +231,12 @@ class PeerExchange:
             for awaited in (self._accepting, self._awaited):
                 if awaited is not None and time.monotonic() > awaited[1]:
                     awaited[0]()
+
+    def _reason(self, link: Link, error: grpc.RpcError | MasqueError) -> MasqueError:
+        """Why a link could not be opened; a pinned channel says so itself."""
+        if isinstance(error, grpc.RpcError):
+            return self._explain(link, error)
+        return error if "swap" in error.where else self._located(error, link)
 
     def _explain(self, link: Link, error: grpc.RpcError) -> MasqueError:
         if self._error is not None:

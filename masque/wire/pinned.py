@@ -50,6 +50,7 @@ class PinnedChannel(grpc.Channel):
         self._options, self._on_revoked = options, on_revoked
         self._lock = threading.Lock()
         self._opened: Opened | None = None
+        self._former: list[Opened] = []
         self._closed = False
         self._leave = credentials.trust.revocations.subscribe(self._look_up)
 
@@ -72,27 +73,32 @@ class PinnedChannel(grpc.Channel):
     def forget(self) -> None:
         """The connection was lost: look again before the next call, at what may be renewed."""
         with self._lock:
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            opened[1].close()
+            if self._opened is not None:
+                self._former.append(self._opened)
+                self._opened = None
 
     def close(self) -> None:
         """Close it, with everything that is under way."""
         self._leave()
         self._closed = True
-        if self._opened is not None:
-            self._opened[1].close()
+        for _, inner in self._all():
+            inner.close()
+
+    def _all(self) -> list[Opened]:
+        opened = self._opened
+        return [*self._former, *([opened] if opened is not None else [])]
 
     def _look_up(self, serials: Serials) -> None:
-        opened = self._opened
-        if opened is None or opened[0].serial_number not in serials:
+        found = [one for one in self._all() if one[0].serial_number in serials]
+        if not found:
             return
-        error = self._refusal(opened[0])
+        error = self._refusal(found[-1][0])
 
         def end() -> None:
             if self._on_revoked is not None:
                 self._on_revoked(error)
-            opened[1].close()
+            for _, inner in found:
+                inner.close()
 
         threading.Thread(target=end, name="revoked", daemon=True).start()
 

@@ -73,8 +73,13 @@ def open_peer_channel(
 
     As `masque.wire.tls.open_channel`: if anybody else answers, the handshake fails.
     """
-    options = [*channel_options(expected), *PEER_OPTIONS]
+    options = peer_options(expected)
     return traced(grpc.secure_channel(address, credentials.for_channel(only), options=options))
+
+
+def peer_options(expected: Identity) -> list[Option]:
+    """The options of a channel for the stream of an exchange."""
+    return [*channel_options(expected), *PEER_OPTIONS]
 
 
 class Outgoing(ABC):

@@ -20,9 +20,10 @@ from masque.v1.dealer_pb2_grpc import DealerStub
 from masque.v1.party_pb2_grpc import PartyStub
 from masque.wire.failures import translating
 from masque.wire.identity import Identity, Role
+from masque.wire.pinned import Pinned
 from masque.wire.preflight import explain
 from masque.wire.settings import PeerSettings
-from masque.wire.tls import Credentials, open_channel
+from masque.wire.tls import Credentials
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Sealed
 
@@ -43,14 +44,17 @@ class Peers:
         self._lock = threading.Lock()
         self._running: set[Any] = set()
         self.stopping: set[str] = set()
-        self._channels: dict[str, grpc.Channel] = {}
+        self._channels: dict[str, Pinned] = {}
+        self._revoked: dict[str, MasqueError] = {}
         self._identities: dict[str, Identity] = {}
         self._addresses: dict[str, str] = {}
         for role, peers in ((Role.DEALER, (settings.dealer,)), (Role.PARTY, settings.parties)):
             for peer in peers:
                 self._open(role, peer)
-        self._dealer = DealerStub(self._channels[settings.dealer.name])
-        self._parties = {p.name: PartyStub(self._channels[p.name]) for p in settings.parties}
+        self._dealer = DealerStub(self._channels[settings.dealer.name].channel)
+        self._parties = {
+            p.name: PartyStub(self._channels[p.name].channel) for p in settings.parties
+        }
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,8 +68,9 @@ class Peers:
 
     def heed(self) -> None:
         """From now on, enter into `stopping` who says that it is: NOT_SERVING comes first."""
-        for peer, channel in self._channels.items():
-            threading.Thread(target=self._heed, args=(peer, channel), daemon=True).start()
+        for peer, pinned in self._channels.items():
+            arguments = (peer, pinned.channel)
+            threading.Thread(target=self._heed, args=arguments, daemon=True).start()
 
     def tables(self, party: str) -> list[SharedTable]:
         """The data sets that a party holds."""
@@ -180,7 +185,17 @@ class Peers:
         identity = Identity(self._settings.project, role, peer.name)
         self._identities[peer.name] = identity
         self._addresses[peer.name] = peer.address
-        self._channels[peer.name] = open_channel(peer.address, identity, self._credentials)
+        self._channels[peer.name] = Pinned(
+            peer.address,
+            identity,
+            self._credentials,
+            on_revoked=lambda error: self._revoke(peer.name, error),
+        )
+
+    def _revoke(self, peer: str, error: MasqueError) -> None:
+        """The certificate of a service was revoked: what we asked it ends, and says why."""
+        error.where["peer"] = peer
+        self._revoked[peer] = error
 
     def _heed(self, peer: str, channel: grpc.Channel) -> None:
         request = health_pb2.HealthCheckRequest()
@@ -188,7 +203,7 @@ class Peers:
             for answer in health_pb2_grpc.HealthStub(channel).Watch(request):
                 if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
                     self.stopping.add(peer)
-        except (grpc.RpcError, ValueError):
+        except (grpc.RpcError, MasqueError, ValueError):
             return  # it does not answer, or the channel is closed: the calls say so
 
     def _track(self, call: Any) -> Any:
@@ -201,9 +216,14 @@ class Peers:
         with self._lock:
             self._running.discard(call)
 
-    def _blaming(self, peer: str) -> Any:
+    @contextmanager
+    def _blaming(self, peer: str) -> Iterator[None]:
         """While a job runs: what a broken call means, told at once."""
-        return translating(self._identities[peer], self._addresses[peer])
+        try:
+            with translating(self._identities[peer], self._addresses[peer]):
+                yield
+        except MasqueError as error:
+            raise self._revoked.get(peer, error) from None
 
     @contextmanager
     def _explaining(self, peer: str) -> Iterator[None]:
@@ -211,8 +231,12 @@ class Peers:
         try:
             yield
         except grpc.FutureCancelledError:
+            if peer in self._revoked:
+                raise self._revoked[peer] from None
             raise Unavailable(f"The call to {peer} was broken off.", peer=peer) from None
         except grpc.RpcError as error:
+            if peer in self._revoked:
+                raise self._revoked[peer] from None
             identity, address = self._identities[peer], self._addresses[peer]
             raise explain(error, address, identity, self._credentials) from error
 

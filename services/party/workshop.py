@@ -25,8 +25,9 @@ from masque.wire.exchange import PeerExchange
 from masque.wire.failures import translated
 from masque.wire.hub import Hub
 from masque.wire.identity import Identity, Role
-from masque.wire.streams import open_peer_channel
-from masque.wire.tls import Credentials, open_channel
+from masque.wire.pinned import Pinned
+from masque.wire.streams import peer_options
+from masque.wire.tls import Credentials
 from services.party import preparing
 from services.party.attempt import Attempt, Doors
 from services.party.figures import COMPUTED, FAILED, Totals
@@ -138,9 +139,7 @@ class PartyWorkshop:
     def _doors(self, job: BoundJob, program: Program, index: int, failed: Listener) -> Doors:
         around, limits = self._around, self._limits
         channels = {
-            name: open_peer_channel(
-                around.peers[name], around.identity(Role.PARTY, name), around.credentials.renewed()
-            )
+            name: self._reach(name, failed)
             for name in job.parties
             if name != around.name
         }
@@ -148,52 +147,75 @@ class PartyWorkshop:
         exchange = PeerExchange(
             self._hub,
             binding,
-            channels,
+            {name: pinned.channel for name, pinned in channels.items()},
             patience=limits.patience_seconds,
             opening=limits.connect_seconds,
             lifetime=DAY,
         )
         stock = Stock(
             around.dealer,
-            lambda: DealerStream(around, job, program),
+            lambda: DealerStream(around, job, program, failed),
             failed,
             budget=limits.prefetch_bytes,
             patience=limits.patience_seconds,
         )
 
         def let_go() -> None:
-            for channel in channels.values():
-                channel.close()
+            for pinned in channels.values():
+                pinned.close()
 
         source = preparing.source_of(job, program, self._store)
         spool = partial(FileRows, self._store.directory)
         return Doors(stock, exchange, source, self._ledger, let_go, spool)
 
 
+    def _reach(self, name: str, failed: Listener) -> Pinned:
+        """The way to another party; the job ends if that one's certificate is revoked."""
+        around, identity = self._around, self._around.identity(Role.PARTY, name)
+
+        def revoked(error: MasqueError) -> None:
+            error.where["party"] = name
+            failed(error)
+
+        return Pinned(
+            around.peers[name], identity, around.credentials, peer_options(identity), revoked
+        )
+
+
 class DealerStream:
     """`services.party.stock.Source`: this party's `Correlations` call."""
 
-    def __init__(self, around: Surroundings, job: BoundJob, program: Program) -> None:
+    def __init__(
+        self, around: Surroundings, job: BoundJob, program: Program, failed: Listener
+    ) -> None:
         self._dealer = around.identity(Role.DEALER, around.dealer)
         self._address = around.dealer_address
-        self._channel = open_channel(self._address, self._dealer, around.credentials)
+        self._channel = Pinned(
+            self._address,
+            self._dealer,
+            around.credentials,
+            on_revoked=lambda error: failed(self._named(error)),
+        )
         request = CorrelationsRequest(
             job_id=job.job_id,
             attempt=job.attempt,
             job_digest=job.digest(),
             program_digest=program.digest,
         )
-        stub: Any = DealerStub(self._channel)
+        stub: Any = DealerStub(self._channel.channel)
         self._call = stub.Correlations(request, timeout=DAY)
+
+    def _named(self, error: MasqueError) -> MasqueError:
+        if error.where.get("service") == str(self._dealer):
+            error.where["service"] = self._dealer.name
+        return error
 
     def messages(self) -> Iterator[Material]:
         """The stream, its errors named after the dealer unless it names somebody itself."""
         try:
             yield from translated(self._call, self._dealer, self._address)
         except MasqueError as error:
-            if error.where.get("service") == str(self._dealer):
-                error.where["service"] = self._dealer.name
-            raise
+            raise self._named(error) from None
         finally:
             self._channel.close()
 

@@ -167,8 +167,7 @@ def test_a_service_in_the_place_of_another(masque: Shell, home: Path, tmp_path: 
     answer = masque("jobs", "--profile", path)
     assert answer.code == 6
     assert answer.error == (
-        f"Another service answers where coordinator 'coordinator' at {address} was expected: its"
-        " certificate has another name."
+        f"Party 'party-1' answers at {address}, where coordinator 'coordinator' was expected."
     )
 
 

@@ -19,6 +19,7 @@ import pytest
 from masque.client.doctor.findings import HERE, Finding, Level
 from masque.version import __version__
 from masque.wire.host import Bounds, Host
+from masque.wire.withdrawing import find, revoke
 from tests.client.doctored import QUIET, Site, free_port
 from tests.client.shell import Shell
 
@@ -261,6 +262,17 @@ def test_an_expired_certificate(site: Site) -> None:
     soon = dataclasses.replace(QUIET, days_warn=91)
     with site.serving("party", "them") as address:
         assert site.peer(address, soon)["certificate"].level is Level.WARN
+
+
+def test_certificates_that_were_revoked(site: Site) -> None:
+    with site.serving("party", "them") as address:
+        content = revoke(site.authority, find(site.authority, "them.party"))
+        (site.root / "certificates" / "authority.crl").write_bytes(content)
+        assert own(site, "revoked").says == "1 on list 1"
+        failed(site.peer(address)["identity"], 6, "party 'them'", "revoked")
+        content = revoke(site.authority, find(site.authority, "us.party"))
+        (site.root / "certificates" / "authority.crl").write_bytes(content)
+        failed(own(site, "certificate"), 6, "revoked", "masque pki request")
 
 
 def test_one_that_is_not_ready(site: Site) -> None:

@@ -36,7 +36,7 @@ def certificate(subject: Subject, limits: Limits) -> tuple[Credentials | None, l
     ]
     count = len(trust.revocations.serials)
     number = trust.revocations.number(trust.authorities[0])
-    says = f"list {number}, {count} certificates" if number else "no certificate is on a list"
+    says = f"{count} on list {number}" if number else "there is no list"
     return found, [*findings, fine(HERE, "revoked", says)]
 
 
