@@ -20,8 +20,9 @@ _HEAD = """\
 """
 _HOST = "Run the commands in this directory, on the host; `docker-compose` 1.29 will do as well."
 _PERSON = "Run the commands in this directory, on your machine, where `masque` is installed."
+_INSTALL = "install it, with the authority's fingerprint as you noted it"
 _LAST = "Before the first job, when all organisations have started"
-_COMPARE = "and read out to them by telephone the fingerprint that was printed."
+_COMPARE = "telephone, read out the fingerprint that was printed, and note the authority's."
 
 
 def for_organisation(project: Project, organisation: Organisation, image: str) -> str:
@@ -53,9 +54,9 @@ def _services(project: Project, organisation: Organisation, image: str) -> Itera
     )
     yield f"Make the keys, which never leave this host: {made}"
     asked = _commands(f"{_keys(found)}/{_stem(found)}.csr" for found in services)
-    yield f"Send {asked} to the keeper of the authority, {_COMPARE}"
+    yield f"Send {asked} to the keeper of the authority; {_COMPARE}"
     taken = _commands(f"{KEYS} {install(_stem(found), _keys(found))}" for found in services)
-    yield f"Put what comes back into this directory, and take it up: {taken}"
+    yield f"Put what comes back into this directory, and {_INSTALL}: {taken}"
     parties = [found.name for found in services if found.role == "party"]
     if parties:
         policies = _commands(f"{name}/policy.yaml" for name in parties)
@@ -67,9 +68,7 @@ def _services(project: Project, organisation: Organisation, image: str) -> Itera
     yield f"Open the way: {'; '.join(_way(project, found) for found in services)}."
     yield "Start, and look whether all are healthy: `docker compose up -d`, `docker compose ps`"
     looked = _commands(
-        f"docker compose exec {found.name} masque doctor --config"
-        f" /etc/masque/{found.name}/{found.role}.yaml"
-        for found in services
+        f"docker compose exec {found.name} masque-service doctor" for found in services
     )
     yield f"{_LAST}: {looked}"
 
@@ -78,8 +77,8 @@ def _person(project: Project, name: str) -> Iterator[str]:
     stem = f"{name}.client"
     made = request(project, "client", name, "certificates")
     yield f"Make your key, which never leaves your machine: `{made}`"
-    yield f"Send `certificates/{stem}.csr` to the keeper of the authority, {_COMPARE}"
-    yield f"Put what comes back into this directory, and take it up: `{install(stem)}`"
+    yield f"Send `certificates/{stem}.csr` to the keeper of the authority; {_COMPARE}"
+    yield f"Put what comes back into this directory, and {_INSTALL}: `{install(stem)}`"
     if name in project.analysts:
         parties = ", ".join(party.name for party in project.parties)
         yield (
@@ -98,7 +97,7 @@ def request(project: Project, role: str, name: str, folder: str, hosts: Iterable
 
 def install(stem: str, folder: str = "certificates") -> str:
     """The command that takes up what the keeper of the authority sends back."""
-    return f"masque pki install {stem}.pem --dir {folder}"
+    return f"masque pki install authority.pem {stem}.pem --into {folder}"
 
 
 def _way(project: Project, service: Service) -> str:

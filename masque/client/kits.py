@@ -1,11 +1,12 @@
 """What is in an organisation's kit: the text of every file by its path. Nothing in it is secret.
 
     INSTRUCTIONS.md
+    authority.pem                       the project's authority, whose fingerprint is compared
     compose.yaml                        where the organisation runs a service
     <service>/<role>.yaml               its configuration
-    <service>/certificates/             the authority's certificate; keys are made here, on the host
+    <service>/certificates/             empty: keys are made here, on the host
     <service>/policy.yaml, recipients/, store/          of a party
-    clients/<name>/                     profile.yaml, INSTRUCTIONS.md, certificates/, recipients/
+    clients/<name>/                     of a person: profile.yaml, INSTRUCTIONS.md, authority.pem
 
 Paths in configurations are relative, but for what a service keeps: that is below `STATE`, where
 containers have a volume and systemd a state directory.
@@ -27,6 +28,9 @@ POLICY = """\
 # What this party allows, written for the analysts of the project. It is yours to narrow: every
 # key is explained in docs/job.md, A party's policy.
 """
+CERTIFICATES = """\
+`masque pki request` makes the private key here. No .key file ever leaves this directory.
+"""
 RECIPIENTS = """\
 Put the .recipient.pub file of every analyst here: results are sealed to these keys alone. Each is
 signed by its owner's certificate, so it may come by mail.
@@ -43,19 +47,17 @@ def contents(
     """The kit of one organisation; `authority` is the project's certificate in PEM."""
     files = {"INSTRUCTIONS.md": kit_instructions.for_organisation(project, organisation, image)}
     for service in organisation.services:
-        files |= _below(service.name, _service(project, service), authority)
+        files |= _below(service.name, _service(project, service))
     for name in organisation.people:
-        files |= _below(f"clients/{name}", _client(project, name), authority)
+        files |= _below(f"clients/{name}", _client(project, name, authority))
     if organisation.services:
+        files[AUTHORITY_FILE] = authority
         files["compose.yaml"] = kit_compose.text(project, organisation, files, image)
     return dict(sorted(files.items()))
 
 
-def _below(folder: str, files: dict[str, str], authority: str) -> dict[str, str]:
-    return {
-        f"{folder}/{path}": text
-        for path, text in {**files, f"certificates/{AUTHORITY_FILE}": authority}.items()
-    }
+def _below(folder: str, files: dict[str, str]) -> dict[str, str]:
+    return {f"{folder}/{path}": text for path, text in files.items()}
 
 
 def _service(project: Project, service: Service) -> dict[str, str]:
@@ -71,7 +73,7 @@ def _service(project: Project, service: Service) -> dict[str, str]:
         },
         **special[service.role](project, service),
     }
-    files = {f"{service.role}.yaml": _yaml(configuration)}
+    files = {f"{service.role}.yaml": _yaml(configuration), "certificates/README": CERTIFICATES}
     if service.role == "party":
         files["policy.yaml"] = POLICY + _yaml(_policy(project))
         files["recipients/README"] = RECIPIENTS
@@ -112,7 +114,7 @@ def _policy(project: Project) -> dict[str, Any]:
     }
 
 
-def _client(project: Project, name: str) -> dict[str, str]:
+def _client(project: Project, name: str, authority: str) -> dict[str, str]:
     profile = {
         "project": project.project,
         "name": name,
@@ -125,6 +127,7 @@ def _client(project: Project, name: str) -> dict[str, str]:
     return {
         "profile.yaml": _yaml(profile),
         "INSTRUCTIONS.md": kit_instructions.for_person(project, name),
+        AUTHORITY_FILE: authority,
     }
 
 

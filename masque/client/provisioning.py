@@ -22,7 +22,7 @@ from masque.client import kits, project_rules
 from masque.client.project import Organisation, Project, load
 from masque.errors import IdentityError, InputError, MasqueError
 from masque.wire.authority import AUTHORITY_FILE
-from masque.wire.certificates import certificate_pem, fingerprint, load_authorities
+from masque.wire.certificates import certificate_pem, key_fingerprint, load_authorities
 from masque.wire.trust import project_of
 
 RECORD = "project.yaml"
@@ -86,7 +86,7 @@ def provision(project: Project, authority: Path, out: Path, image: str) -> Provi
     names = {organisation.name for organisation in project.organisations}
     return Provisioned(
         project.project,
-        fingerprint(certificates[0]),
+        key_fingerprint(certificates[0]),
         tuple(written),
         tuple(project_rules.warnings(project)),
         before is not None and _names(before) != _names(project),

@@ -12,6 +12,7 @@ organisations:
     owners: [ward-3]
   - name: hospital-b
     services: [{role: party, name: hospital-b, address: "masque.hospital-b.example:7000"}]
+    owners: [ward-7]
   - name: university
     services: [{role: coordinator, name: coordinator, address: "masque.university.example:7000"}]
     analysts: [analyst]

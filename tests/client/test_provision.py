@@ -16,7 +16,7 @@ import yaml
 from masque.client.profile import load as load_profile
 from masque.jobs import policy
 from masque.wire.authority import create_authority
-from masque.wire.certificates import fingerprint
+from masque.wire.certificates import key_fingerprint
 from masque.wire.settings import ServiceSettings, load_settings
 from services.coordinator.settings import CoordinatorSettings
 from services.dealer.settings import DealerSettings
@@ -82,7 +82,8 @@ def test_services_and_people_understand_their_files(made: Provisioning) -> None:
         assert (settings.name, settings.project) == (name, "cancer-study")
         assert settings.listen == "0.0.0.0:7000"
         assert settings.tls.directory == folder / "certificates"
-        assert (folder / "certificates" / "authority.pem").exists()
+        assert (folder / "certificates").is_dir()
+        assert (folder.parent / "authority.pem").read_bytes() == made.authority.trust.pem
     party = load_settings(PartySettings, made.kits / "hospital-a" / "hospital-a" / "party.yaml")
     assert party.peers == {"hospital-b": "masque.hospital-b.example:7000"}
     assert party.data == Path("/var/lib/masque/hospital-a/data")
@@ -133,14 +134,14 @@ def test_the_same_project_makes_the_same_bytes(made: Provisioning) -> None:
 
 
 def test_the_fingerprint_of_the_authority_is_told(made: Provisioning) -> None:
-    wanted = fingerprint(made.authority.certificate)
+    wanted = key_fingerprint(made.authority.certificate)
     assert wanted in made().out
     assert made(PROJECT, "--json").json["authority"] == wanted
 
 
 def test_instructions_have_ten_steps_at_most(made: Provisioning) -> None:
     pages = list(made.kits.rglob("INSTRUCTIONS.md"))
-    assert len(pages) == 6
+    assert len(pages) == 7
     for page in pages:
         steps = re.findall(r"^\d+\. .*$", page.read_text(), re.M)
         assert 4 <= len(steps) <= 10, page
@@ -183,7 +184,8 @@ def test_a_third_party_is_told_to_whom_it_concerns(made: Provisioning) -> None:
     kits = {kit["organisation"]: kit for kit in told["kits"]}
     assert told["share_anew"] is True
     assert kits["hospital-c"]["new"] and not kits["hospital-c"]["to_do"]
-    (todo,) = kits["hospital-b"]["to_do"]
+    todo, person = kits["hospital-b"]["to_do"]
+    assert "ward-7 takes over" in person
     assert "hospital-b/party.yaml" in todo and "docker compose up -d" in todo
     assert "hospital-b/policy.yaml" not in todo
     assert any("ward-3 takes over" in todo for todo in kits["hospital-a"]["to_do"])
