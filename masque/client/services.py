@@ -104,6 +104,4 @@ class Services:
         with tracing.use(self.trace):
             pinned = Pinned(peer.address, identity, self.credentials)
         self._channels.append(pinned)
-        return Peer(
-            identity, peer.address, stub(pinned.channel), self.credentials, pinned.forget
-        )
+        return Peer(identity, peer.address, stub(pinned.channel), self.credentials, pinned.forget)

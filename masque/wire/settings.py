@@ -135,9 +135,7 @@ def own_credentials(settings: ServiceSettings, role: Role) -> Credentials:
         found = find_credentials(tls.directory, wanted.stem, revoked=tls.revoked)
     else:
         assert tls.certificate and tls.key and tls.authority, "checked by load_settings"
-        found = load_credentials(
-            tls.certificate, tls.key, tls.authority, revoked=tls.revoked
-        )
+        found = load_credentials(tls.certificate, tls.key, tls.authority, revoked=tls.revoked)
     if found.identity != wanted:
         raise IdentityError(
             f"The certificate is that of {found.identity.uri}, not of {wanted.uri}.",

@@ -138,11 +138,7 @@ class PartyWorkshop:
 
     def _doors(self, job: BoundJob, program: Program, index: int, failed: Listener) -> Doors:
         around, limits = self._around, self._limits
-        channels = {
-            name: self._reach(name, failed)
-            for name in job.parties
-            if name != around.name
-        }
+        channels = {name: self._reach(name, failed) for name in job.parties if name != around.name}
         binding = Binding(job.job_id, job.attempt, job.parties, index, job.digest(), program.digest)
         exchange = PeerExchange(
             self._hub,
@@ -167,7 +163,6 @@ class PartyWorkshop:
         source = preparing.source_of(job, program, self._store)
         spool = partial(FileRows, self._store.directory)
         return Doors(stock, exchange, source, self._ledger, let_go, spool)
-
 
     def _reach(self, name: str, failed: Listener) -> Pinned:
         """The way to another party; the job ends if that one's certificate is revoked."""
