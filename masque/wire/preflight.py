@@ -77,7 +77,11 @@ def check_connection(
         raise _doubtful(error, address, expected, patience) from error
     except OSError as error:
         raise _broken(error, address, expected) from error
-    verify(seen, credentials.trust, role=expected.role, name=expected.name)
+    try:
+        verify(seen, credentials.trust, role=expected.role, name=expected.name)
+    except IdentityError as error:
+        error.where |= {"service": str(expected), "address": address}
+        raise
     return seen
 
 

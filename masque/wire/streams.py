@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.experimental
-from cryptography import x509
 
 from masque.errors import MasqueError
 from masque.wire import polling
@@ -62,19 +61,13 @@ else:
     GenericHandler = grpc.GenericRpcHandler
 
 
-def open_peer_channel(
-    address: str,
-    expected: Identity,
-    credentials: Credentials,
-    *,
-    only: x509.Certificate | None = None,
-) -> grpc.Channel:
+def open_peer_channel(address: str, expected: Identity, credentials: Credentials) -> grpc.Channel:
     """A channel to the party `expected` at `address`, for the stream of an exchange.
 
     As `masque.wire.tls.open_channel`: if anybody else answers, the handshake fails.
     """
     options = peer_options(expected)
-    return traced(grpc.secure_channel(address, credentials.for_channel(only), options=options))
+    return traced(grpc.secure_channel(address, credentials.for_channel(), options=options))
 
 
 def peer_options(expected: Identity) -> list[Option]:
