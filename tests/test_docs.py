@@ -29,7 +29,7 @@ FENCE = re.compile(
     r"^(?:<!-- run by: (?P<by>\S+) -->\n)?```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S
 )
 RUN = {"sh", "python"}
-SHOWN = {"", "text", "yaml", "yaml policy", "json"}
+SHOWN = {"", "text", "yaml", "yaml policy", "yaml service", "json"}
 """What a page may show without anybody running it; yaml is read by what it is meant for."""
 
 TREE = (*"masque services docs tests protos benchmarks requirements deploy".split(), ".ci")
@@ -196,6 +196,18 @@ def test_the_files_of_services_in_the_page_are_whole(role: str, tmp_path: Path) 
     settings = load_settings(kind, tmp_path / "service.yaml")
     for key in kind.model_fields:
         assert key in settings.model_fields_set or f"`{key}`" in text, key
+
+
+def test_parts_of_services_files_in_pages_are_keys_of_every_service(tmp_path: Path) -> None:
+    from masque.wire.settings import load_settings
+    from services.dealer.settings import DealerSettings
+
+    parts = [p.text for page in PAGES for p in snippets(page) if p.kind == "yaml service"]
+    assert parts
+    for part in parts:
+        path = tmp_path / "service.yaml"
+        path.write_text("name: a\nproject: demo\ntls: {directory: certificates}\n" + part)
+        assert len(load_settings(DealerSettings, path).model_fields_set) > 3
 
 
 # -- what is only named ------------------------------------------------------------------------

@@ -214,7 +214,6 @@ class _Handler(BaseHTTPRequestHandler):
     """One request a connection (HTTP/1.0), without a body."""
 
     server: _HttpServer
-    server_version, sys_version = "masque", ""
     timeout = PATIENCE
 
     def do_GET(self) -> None:
@@ -222,12 +221,21 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != PATH:
             self.send_error(404, explain=f"Masque's metrics are at {PATH}.")
             return
-        text = self.server.render()
+        try:
+            text = self.server.render()
+        except Exception as error:
+            _log.error("incident", method=PATH, exc_info=error)
+            self.send_error(500, explain="The log has the reason.")
+            return
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
+
+    def version_string(self) -> str:
+        """What the Server header says: no version of anything."""
+        return "masque"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Scrapes are no news either."""

@@ -71,7 +71,7 @@ class Figures:
 
     def _work(self, totals: Totals) -> Iterator[Metric]:
         account = totals.account
-        states = Counter(job.state.state for job in self.jobs.all())
+        states = Counter(job.state.state for job in self.jobs.all() if job.unfinished)
         yield Metric(
             "masque_jobs_running",
             "gauge",

@@ -183,3 +183,15 @@ def test_levels() -> None:
         logging.getLogger().handlers[:] = handlers
         structlog.reset_defaults()
     assert [record["event"] for record in records(stream)] == ["loud"]
+
+
+def test_request_ids_pass_and_nothing_else_of_that_name_does(stream: io.StringIO) -> None:
+    log = structlog.get_logger("masque")
+    log.info("a", trace="1" * 32)
+    log.info("b", trace=SEED.hex())
+    log.info("c", other="1" * 32)
+    assert [(r.get("trace"), r.get("other")) for r in records(stream)] == [
+        ("1" * 32, None),
+        (REDACTED, None),
+        (None, REDACTED),
+    ]
