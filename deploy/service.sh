@@ -3,6 +3,7 @@
 #
 #     masque-service             the service, until SIGTERM
 #     masque-service probe       whether it serves: the container's health
+#     masque-service check-config   what is wrong with its configuration, if anything
 #     masque-service doctor      whether it is ready for jobs, and what to do where it is not
 #     masque-service COMMAND...  something else in its place, such as `masque version`
 set -eu
@@ -25,7 +26,7 @@ kernels() {
 }
 
 case "${1:-}" in
-"" | probe | doctor) ;;
+"" | probe | check-config | doctor) ;;
 *) exec "$@" ;;
 esac
 case "${SERVICE:-}" in
@@ -38,6 +39,10 @@ esac
 config=${CONFIG:-/etc/masque/$SERVICE.yaml}
 if [ "${1:-}" = probe ]; then
   exec python -m masque.wire.probe "$SERVICE" "$config"
+fi
+if [ "${1:-}" = check-config ]; then
+  shift
+  exec python -m "services.$SERVICE" check-config --config "$config" "$@"
 fi
 if [ "${1:-}" = doctor ]; then
   shift

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from masque.client import console
-from masque.client.commands import data, demo, doctor, jobs, local, pki, plan
+from masque.client.commands import config, data, demo, doctor, jobs, local, pki, plan
 from masque.client.commands.options import Json
 from masque.client.commands.provision import provision
 
@@ -52,6 +52,8 @@ app.command(epilog="Example: masque result breast-cancer-1f2e3d4c5b6a --out mode
 )
 app.add_typer(data.schema_app, name="schema")
 app.add_typer(pki.app, name="pki")
+for role, group in config.groups.items():
+    app.add_typer(group, name=role)
 app.command(epilog="Example: masque provision project.yaml --authority authority --out kits")(
     provision
 )

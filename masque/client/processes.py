@@ -70,7 +70,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=_environment(),
+            env=environment(),
             start_new_session=True,  # Ctrl-C is ours to pass on
         )
     _children[process.pid] = process
@@ -170,7 +170,7 @@ def _died(place: Place, code: int) -> MasqueError:
     return kind(f"{what} (exit code {code}).", hint=f"See {place.log}.", service=place.name)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, with the directory that holds masque and services on the path."""
     root = str(Path(masque.__file__).resolve().parent.parent)
     rest = os.environ.get("PYTHONPATH")

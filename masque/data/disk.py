@@ -11,14 +11,20 @@ from masque.errors import Conflict, MasqueError, Refused
 
 
 def make_directory(path: Path) -> None:
-    """`path` exists and is for its owner alone."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.chmod(0o700)
+    """`path` exists and is for its owner alone. Errors: MasqueError naming it."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
 def lock(path: Path) -> IO[bytes]:
     """The open, locked file `path`; close it to let go. Errors: Conflict if another has it."""
-    file = create(path, fresh=False)
+    try:
+        file = create(path, fresh=False)
+    except OSError as error:
+        raise unwritable(path, error) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -57,6 +63,15 @@ def damaged(dataset: str) -> MasqueError:
         f"the stored data set {dataset!r} is damaged or cut short.",
         hint="Delete it, and share the data again.",
         dataset=dataset,
+    )
+
+
+def unwritable(path: Path, error: OSError) -> MasqueError:
+    """The error for a place on disk that cannot be used as the configuration says."""
+    return MasqueError(
+        f"{path} cannot be written: {error.strerror}.",
+        hint="Mend its permissions, free space on its disk, or name another place.",
+        file=str(path),
     )
 
 

@@ -10,6 +10,7 @@ Source: NIST SP 800-38D (GCM), section 8.2.1 (deterministic nonces).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import IO
@@ -17,7 +18,7 @@ from typing import IO
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from masque.data.disk import create, damaged, flush, sync
+from masque.data.disk import create, damaged, flush, sync, unwritable
 from masque.errors import MasqueError
 from masque.mpc import prg
 
@@ -62,16 +63,32 @@ def load_key(path: Path, *, create_if_missing: bool) -> StoreKey:
                 hint="Put the key file back; without it the data must be shared again.",
             ) from None
         secret = os.urandom(KEY_BYTES)
-        with create(path) as file:
-            file.write(secret)
-            flush(file)
-        sync(path.parent)
+        _keep(path, secret)
+    except OSError as error:
+        raise MasqueError(
+            f"the key of the store, {path}, cannot be read: {error.strerror}.",
+            hint="Mend its permissions, or name the right file.",
+            file=str(path),
+        ) from None
     if len(secret) != KEY_BYTES:
         raise MasqueError(
             f"{path} is not the key of a store: it has not {KEY_BYTES} bytes.",
             hint="Put the right key file there.",
         )
     return StoreKey(secret)
+
+
+def _keep(path: Path, secret: bytes) -> None:
+    """Write a new key, whole or not at all."""
+    try:
+        with create(path) as file:
+            file.write(secret)
+            flush(file)
+        sync(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise unwritable(path, error) from None
 
 
 class PageWriter:

@@ -1,6 +1,7 @@
 """The main program of every service: read the file, serve, say in one line what went wrong.
 
     python -m services.party --config party.yaml
+    python -m services.party check-config --config party.yaml
 
 Exit codes are those of `masque.errors`; 0 after SIGTERM or SIGINT. When the service answers, it
 writes its `ready_file`: JSON with name, role, project, address and pid, gone again at its end.
@@ -14,13 +15,16 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 import structlog
 
 from masque.errors import MasqueError
 from masque.version import __version__
 from masque.wire import logs, memory, metrics, telemetry
+from masque.wire.checking import Examine, report
 from masque.wire.host import Host, offer_host
 from masque.wire.identity import Role
 from masque.wire.server import Server
@@ -29,25 +33,41 @@ from masque.wire.settings import ServiceSettings, Settings, load_settings
 _log = structlog.get_logger("masque.service")
 
 
-def main(
-    role: Role,
-    kind: type[Settings],
-    serve: Callable[[Settings], None],
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """Run a service from its command line; returns the exit code."""
+@dataclass(frozen=True)
+class Program(Generic[Settings]):
+    """A service as a program: `serve` runs it, `examine` looks at what its file alone names."""
+
+    role: Role
+    kind: type[Settings]
+    serve: Callable[[Settings], None]
+    examine: Examine[Settings] = lambda settings: ()
+
+
+def main(program: Program[Settings], arguments: Sequence[str] | None = None) -> int:
+    """Run a service, or check its file, from its command line; returns the exit code."""
+    role = program.role
     parser = argparse.ArgumentParser(
         prog=f"python -m services.{role}", description=f"A {role} of Masque."
     )
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=["serve", "check-config"],
+        default="serve",
+        help="run it (what happens without), or say what is wrong with its file",
+    )
     parser.add_argument("--config", required=True, type=Path, help="its YAML file")
+    parser.add_argument("--json", action="store_true", help="check-config: one JSON object")
     parser.add_argument("--version", action="version", version=__version__)
-    path: Path = parser.parse_args(arguments).config
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "check-config":
+        return report(program.kind, role, chosen.config, program.examine, as_json=chosen.json)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # shares and seeds would be in the file
     memory.keep_freed()
     try:
-        settings = load_settings(kind, path)
+        settings = load_settings(program.kind, chosen.config)
         logs.configure(settings.name, level=settings.log_level)
-        serve(settings)
+        program.serve(settings)
     except MasqueError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -80,9 +100,9 @@ def serve_until_stopped(
             prepare()
         server.ready()
         ready = settings.ready_file
+        write_ready(server, ready, scraped)
         if ready is not None:
             server.on_stop(lambda: ready.unlink(missing_ok=True))
-        write_ready(server, ready, scraped)
         _log.info("serving", address=server.address, version=__version__)
         server.wait(settings.stop_seconds)
 

@@ -6,6 +6,7 @@ own keys in a subclass of `ServiceSettings`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,6 +15,7 @@ from pydantic import BeforeValidator, Field
 from masque.errors import IdentityError
 from masque.jobs import document
 from masque.jobs.complaints import Complaint, refusal, validated
+from masque.jobs.document import Where
 from masque.jobs.section import Section
 from masque.wire.identity import Identity, Role
 from masque.wire.server import split_address
@@ -96,6 +98,32 @@ class ServiceSettings(Section):
         """A place on the volume that holds what the service keeps; None if it keeps nothing."""
         return None
 
+    def inconsistencies(self) -> list[Complaint]:
+        """What is wrong with it although each value alone is right."""
+        tls = self.tls
+        files = [tls.certificate, tls.key, tls.authority]
+        if tls.directory is not None and any(files):
+            cure = "Remove directory, or certificate, key and authority."
+            return [Complaint(("tls",), "names a directory and files", cure)]
+        if tls.directory is None and not all(files):
+            cure = "Add a directory, or all three of certificate, key and authority."
+            return [Complaint(("tls",), "names no directory and not all files", cure)]
+        return []
+
+
+def distinct(field: str, peers: Iterable[tuple[Where, str, str]]) -> Iterator[Complaint]:
+    """Complaints about (where, name, address) of peers that share a name or an address."""
+    names: set[str] = set()
+    addresses: dict[str, str] = {}
+    for where, name, address in peers:
+        if name in names:
+            yield Complaint(where, f"is the second {name!r}", f"Each of {field} has its own name.")
+        elif address in addresses:
+            cure = "Each service listens at an address of its own."
+            yield Complaint(where, f"has the address of {addresses[address]!r}, {address}", cure)
+        names.add(name)
+        addresses.setdefault(address, name)
+
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
 AnySection = TypeVar("AnySection", bound=Section)
@@ -110,10 +138,10 @@ def read_settings(kind: type[Settings], source: document.Document, path: Path) -
     """The same of a file that was read already."""
     settings, complaints = validated(kind, source)
     if settings is not None:
-        complaints = _complaints(settings)
+        complaints = settings.inconsistencies()
     if settings is None or complaints:
         raise refusal(source, complaints)
-    return _anchored(settings, path.resolve().parent)
+    return anchored(settings, path.resolve().parent)
 
 
 def load_part(kind: type[Settings], path: Path) -> Settings:
@@ -145,19 +173,7 @@ def own_credentials(settings: ServiceSettings, role: Role) -> Credentials:
     return found
 
 
-def _complaints(settings: ServiceSettings) -> list[Complaint]:
-    tls = settings.tls
-    files = [tls.certificate, tls.key, tls.authority]
-    if tls.directory is not None and any(files):
-        cure = "Remove directory, or certificate, key and authority."
-        return [Complaint(("tls",), "names a directory and files", cure)]
-    if tls.directory is None and not all(files):
-        cure = "Add a directory, or all three of certificate, key and authority."
-        return [Complaint(("tls",), "names no directory and not all files", cure)]
-    return []
-
-
-def _anchored(section: AnySection, base: Path) -> AnySection:
+def anchored(section: AnySection, base: Path) -> AnySection:
     """The same with every relative path, at any depth, made absolute from `base`."""
     changes: dict[str, Any] = {}
     for name in type(section).model_fields:
@@ -165,5 +181,5 @@ def _anchored(section: AnySection, base: Path) -> AnySection:
         if isinstance(value, Path):
             changes[name] = base / value.expanduser()
         elif isinstance(value, Section):
-            changes[name] = _anchored(value, base)
+            changes[name] = anchored(value, base)
     return section.model_copy(update=changes)

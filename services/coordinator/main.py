@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from masque.v1.coordinator_pb2_grpc import add_CoordinatorServicer_to_server
 from masque.wire.identity import Role
-from masque.wire.running import main, serve_until_stopped
+from masque.wire.running import Program, main, serve_until_stopped
 from masque.wire.server import Server
 from masque.wire.settings import own_credentials
 from services.coordinator.board import MOST_WATCHERS
+from services.coordinator.checking import examine
 from services.coordinator.service import PERMISSIONS, CoordinatorService
 from services.coordinator.settings import CoordinatorSettings
 
@@ -32,4 +33,4 @@ def serve(settings: CoordinatorSettings) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    return main(Role.COORDINATOR, CoordinatorSettings, serve, arguments)
+    return main(Program(Role.COORDINATOR, CoordinatorSettings, serve, examine), arguments)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from masque.wire.settings import PathField, PeerSettings, ServiceSettings
+from masque.jobs.complaints import Complaint
+from masque.wire.settings import PathField, PeerSettings, ServiceSettings, distinct
 
 
 def _listed(value: Any) -> Any:
@@ -38,3 +39,9 @@ class CoordinatorSettings(ServiceSettings):
     def volume(self) -> Path:
         """Where jobs and sealed results are."""
         return self.store.parent
+
+    def inconsistencies(self) -> list[Complaint]:
+        """Also: services that share a name or an address."""
+        peers = [(("parties", at), p.name, p.address) for at, p in enumerate(self.parties)]
+        dealer = (("dealer",), self.dealer.name, self.dealer.address)
+        return [*super().inconsistencies(), *distinct("dealer and parties", [*peers, dealer])]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from masque.v1.dealer_pb2_grpc import add_DealerServicer_to_server
 from masque.wire.identity import Role
-from masque.wire.running import load_kernels, main, serve_until_stopped
+from masque.wire.running import Program, load_kernels, main, serve_until_stopped
 from masque.wire.server import Server
 from masque.wire.settings import own_credentials
 from services.dealer.dealing import Pace
@@ -39,4 +39,5 @@ def serve(settings: DealerSettings, compile: Compile = compile_job) -> None:
 
 def run(arguments: Sequence[str] | None = None, compile: Compile = compile_job) -> int:
     """The command line; returns the exit code."""
-    return main(Role.DEALER, DealerSettings, lambda settings: serve(settings, compile), arguments)
+    program = Program(Role.DEALER, DealerSettings, lambda settings: serve(settings, compile))
+    return main(program, arguments)

@@ -16,10 +16,11 @@ from masque.jobs.policy import Policy
 from masque.v1.party_pb2_grpc import add_PartyServicer_to_server
 from masque.wire.hub import Hub
 from masque.wire.identity import Role
-from masque.wire.running import load_kernels, main, serve_until_stopped
+from masque.wire.running import Program, load_kernels, main, serve_until_stopped
 from masque.wire.server import Server
 from masque.wire.settings import own_credentials
 from masque.wire.streams import METHOD
+from services.party.checking import examine
 from services.party.figures import Figures
 from services.party.jobs import Jobs, Memory
 from services.party.preparing import Compile, compile_job
@@ -116,4 +117,5 @@ def _look_after(jobs: Jobs, settings: PartySettings) -> None:
 
 def run(arguments: Sequence[str] | None = None, compile: Compile = compile_job) -> int:
     """The command line; returns the exit code."""
-    return main(Role.PARTY, PartySettings, lambda settings: serve(settings, compile), arguments)
+    program = Program(Role.PARTY, PartySettings, lambda settings: serve(settings, compile), examine)
+    return main(program, arguments)

@@ -7,8 +7,16 @@ from typing import Annotated
 
 from pydantic import Field
 
+from masque.jobs.complaints import Complaint
 from masque.jobs.section import Section
-from masque.wire.settings import Address, DnsName, PathField, PeerSettings, ServiceSettings
+from masque.wire.settings import (
+    Address,
+    DnsName,
+    PathField,
+    PeerSettings,
+    ServiceSettings,
+    distinct,
+)
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -52,3 +60,9 @@ class PartySettings(ServiceSettings):
     def volume(self) -> Path:
         """Where shares are."""
         return self.data
+
+    def inconsistencies(self) -> list[Complaint]:
+        """Also: services that share a name or an address."""
+        peers = [(("peers", name), name, address) for name, address in self.peers.items()]
+        dealer = (("dealer",), self.dealer.name, self.dealer.address)
+        return [*super().inconsistencies(), *distinct("dealer and peers", [*peers, dealer])]

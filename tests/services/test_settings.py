@@ -83,7 +83,7 @@ def test_the_dealer_needs_little(tmp_path: Path) -> None:
         (party.run, {"policy": "policy.yaml"}, 4, "policy.yaml cannot be read"),
         (party.run, {"name": "party-b"}, 9, "party-b.party.pem"),
         (party.run, {"project": "other"}, 6, "not of masque://other/party/party-a"),
-        (party.run, {"tls": {"directory": "empty"}}, 9, "party-a.party.pem"),
+        (party.run, {"tls": {"directory": "empty"}}, 9, "/empty/"),
         (party.run, {}, 8, "in use"),
         (dealer.run, {}, 4, "is not a known key"),
     ],
