@@ -68,7 +68,7 @@ class Talk:
     def __init__(self, channel: grpc.Channel) -> None:
         self._over = threading.Event()
         self.stream: Any = channel.stream_stream(STREAM, bytes, bytes)(self._ask())
-        assert next(self.stream) == b"one"
+        assert next(iter(self.stream)) == b"one"
 
     def _ask(self) -> Iterator[bytes]:
         yield b"one"
