@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 SEND = 3.0
-"""Seconds that the collector may take to answer, and that the last spans may take at the end."""
+"""Seconds that the collector may take to answer."""
+
+LAST = 0.8
+"""Seconds that the last spans may take at the end: the service has less than two to be gone."""
 
 _log = structlog.get_logger("masque.wire")
 
@@ -49,7 +52,7 @@ def exporting(identity: Identity, endpoint: str | None) -> Iterator[None]:
         tracing.install(None)
         last = threading.Thread(target=finish, name="telemetry-end", daemon=True)
         last.start()
-        last.join(SEND)
+        last.join(LAST)
 
 
 def _make(identity: Identity, endpoint: str) -> tuple[Tracer, Callable[[], None]]:
