@@ -144,8 +144,9 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Restarted:
-    """Ours: the coordinator has come up again and found the job on disk."""
+    """Ours: the coordinator has come up again and found the job on disk, or broke off itself."""
 
+    reason: str = "the coordinator was restarted"
     words: ClassVar[str] = "restarted"
 
 
@@ -304,8 +305,7 @@ def _stopped(job: ConductedJob, event: Stopped) -> Step:
 
 
 def _restarted(job: ConductedJob, event: Restarted) -> Step:
-    del event
-    return _end(job, State.INTERRUPTED, "the coordinator was restarted", "")
+    return _end(job, State.INTERRUPTED, event.reason, "")
 
 
 def _retry(job: ConductedJob, event: Retry) -> Step:

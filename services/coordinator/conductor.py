@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 from pydantic import ValidationError
 
-from masque.errors import IdentityError, NotFound, Refused, SpecError, Unavailable
+from masque.errors import IdentityError, MasqueError, NotFound, Refused, SpecError, Unavailable
 from masque.jobs import spec as specs
 from masque.jobs.bound import BoundJob, Recipient, bind
 from masque.jobs.conducting import (
@@ -46,6 +46,9 @@ from services.coordinator.times import now
 
 MOST_WAITING = 1000
 """Jobs that may wait for their turn."""
+
+RETRY = 1.0
+"""Seconds between attempts at storing how a job ended, on a disk that is full."""
 
 MARGIN = 5.0
 """Seconds by which our own deadline is later than that of the calls, which name the service."""
@@ -268,7 +271,7 @@ class Conductor:
                 tracing.inherit(partial(_conduct, job, current, peers))()
             except Exception as error:  # the disk, or a mistake of ours; the next job may go well
                 _log.error("incident", job=job.job_id, exc_info=error)
-                self._give_up(job.job_id)
+                self._give_up(job.job_id, error)
             finally:
                 with self._change:
                     self._current = None
@@ -281,19 +284,39 @@ class Conductor:
             settings.round_seconds if isinstance(effect, AskRound) else settings.fetch_seconds
         )
 
-    def _give_up(self, job_id: str) -> None:
-        try:
-            job = self._store.job(job_id)
-            if job is not None and not job.conducted.ended:
-                self._interrupt(job)
-        except Exception as error:
-            _log.error("incident", job=job_id, exc_info=error)
+    def _give_up(self, job_id: str, error: Exception) -> None:
+        """End a job that cannot be conducted, or put it back; waits until that can be stored."""
+        known = error.message.rstrip(".") if isinstance(error, MasqueError) else ""
+        reason = Restarted(known or "the coordinator failed on its own account")
+        told = False
+        while not self._closed:
+            try:
+                job = self._store.job(job_id)
+                if job is None or job.conducted.ended:
+                    return
+                if job.conducted.state is State.SUBMITTED:
+                    self._pause()
+                    self._waiting.appendleft(job_id)
+                    return
+                if not told:
+                    self._tell_everybody(job, reason)
+                told = True
+                self._end(job, step(job.conducted, reason)[0])
+            except Exception as again:
+                _log.error("cannot store how a job ended", job=job_id, error=str(again))
+                self._pause()
+
+    def _pause(self) -> None:
+        with self._change:
+            self._change.wait_for(lambda: self._closed, RETRY)
 
     def _interrupt(self, job: StoredJob) -> None:
         """A job that was running when the coordinator broke off: nobody waits for it any more."""
-        after, effects = step(job.conducted, Restarted())
-        self._end(job, after)
-        for effect in effects:
+        self._tell_everybody(job, Restarted())
+        self._end(job, step(job.conducted, Restarted())[0])
+
+    def _tell_everybody(self, job: StoredJob, event: Restarted) -> None:
+        for effect in step(job.conducted, event)[1]:
             if isinstance(effect, AskAbort):
                 threading.Thread(target=self._abort, args=(job, effect), daemon=True).start()
 
@@ -310,10 +333,10 @@ class Conductor:
             reason=after.reason,
             culprit=after.culprit,
         )
-        self._tally.end(after.state)
         trace = tracing.parse(job.trace)
         error = pack(ending(after), trace.trace_id if trace is not None else None).decode()
         self._store.update(after, progress.to_json(), error=error, ended=now())
+        self._tally.end(after.state)
         self._board.notify(job.job_id, over=True)
         _log.info("job", job=job.job_id, state=after.state.value, reason=after.reason)
 

@@ -233,14 +233,21 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Raises MasqueError if it cannot be stored, as on a full disk; then nothing changed."""
+        database = self._database
         with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
             try:
-                yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+                database.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise MasqueError(
+                    f"the coordinator's job store cannot be written: {error}.",
+                    hint="Free space on the disk of the coordinator, or mend its permissions.",
+                ) from None
+            finally:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
 
     def _prepare(self, path: Path) -> None:
         database = self._database

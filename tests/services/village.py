@@ -64,13 +64,16 @@ class Service:
     address: str
     module: tuple[str, ...]
     process: subprocess.Popen[bytes] | None = None
+    entering: tuple[str, ...] = ()
 
     def start(self) -> None:
         log = (self.directory / "log").open("ab")
         config = str(self.directory / "config.yaml")
         with log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.module, "--config", config], stderr=log, stdout=log
+                [*self.entering, sys.executable, "-m", *self.module, "--config", config],
+                stderr=log,
+                stdout=log,
             )
 
     def await_ready(self, patience: float = 120.0) -> None:
@@ -312,9 +315,7 @@ class Village:
             context = sealing_context(job.job_id, job.attempt, name, output, job.digest())
             sender = Identity(PROJECT, Role.PARTY, name)
             trust = self.authority.trust
-            plain = unseal(
-                sealed, self.recipient, context=context, sender=sender, trust=trust
-            )
+            plain = unseal(sealed, self.recipient, context=context, sender=sender, trust=trust)
             shares.append(decode_output(plain, name)[0])
         return sharing.join(shares)
 
