@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +25,40 @@ from masque.wire.protocol import digest, protocol_digest, sources
 from masque.wire.server import Server
 from masque.wire.tls import open_channel
 from tests.wire.conftest import Project
+from tests.wire.distant import relayed
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 
 
+@dataclass
+class Hosted:
+    """A server that offers nothing but Host, and channels to it by who calls."""
+
+    project: Project
+    server: Server
+    channels: list[grpc.Channel] = field(default_factory=list)
+
+    def __call__(self, role: str, name: str = "asking", address: str = "") -> grpc.Channel:
+        credentials = self.project.credentials(role, name)
+        at = address or self.server.address
+        self.channels.append(open_channel(at, self.server.identity, credentials))
+        return self.channels[-1]
+
+
 @contextmanager
-def hosting(project: Project, role: str, volume: Path | None = None, **about: Any) -> Iterator[Any]:
-    """A server that offers nothing but Host; gives a function that makes stubs by role."""
+def hosting(
+    project: Project, role: str, volume: Path | None = None, **about: Any
+) -> Iterator[Hosted]:
     server = Server(project.credentials(role, "asked"), "127.0.0.1:0", {}, [], grace=0.2)
     offer_host(server, Host(server, volume, **about))
-    channels: list[grpc.Channel] = []
-
-    def channel(caller: str, name: str = "asking") -> grpc.Channel:
-        credentials = project.credentials(caller, name)
-        channels.append(open_channel(server.address, server.identity, credentials))
-        return channels[-1]
-
+    hosted = Hosted(project, server)
     with server:
         server.ready()
         try:
-            yield channel
+            yield hosted
         finally:
-            for each in channels:
+            for each in hosted.channels:
                 each.close()
 
 
@@ -108,6 +120,20 @@ def test_the_way(project: Project) -> None:
     with hosting(project, "party") as channel:
         way = measure(channel("coordinator"), timeout=PATIENCE)
     assert 0 < way.round_trip < PATIENCE and way.there > 0 and way.back > 0
+
+
+def test_a_long_and_thin_way(project: Project) -> None:
+    """Round trips of 40 ms and 5 MB/s each way, where loopback has a fraction and a hundredfold."""
+    with (
+        hosting(project, "party") as channel,
+        relayed(channel.server.address, delay=0.02, rate=5e6) as address,
+    ):
+        far = channel("party", address=address)
+        told = describe(far, timeout=PATIENCE)
+        way = measure(far, timeout=PATIENCE)
+    assert told.within >= 0.02 and abs(told.ahead) <= told.within + 0.05
+    assert 0.04 <= way.round_trip < PATIENCE
+    assert 0 < way.there < 20e6 and 0 < way.back < 20e6
 
 
 def test_one_measurement_of_a_caller_and_few_of_all(project: Project) -> None:
