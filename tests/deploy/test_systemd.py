@@ -14,6 +14,7 @@ import pytest
 from masque.client.kits import STATE
 from masque.client.processes import STOPPING
 from masque.client.project import ServiceRole
+from tests.deploy.test_pages import PAGE, commands
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "systemd"
@@ -80,3 +81,32 @@ def test_systemd_understands_a_unit(role: str, tmp_path: Path) -> None:
     )
     ours = [line for line in done.stderr.splitlines() if "masque" in line]
     assert done.returncode == 0 and ours == [], done.stderr
+
+
+@pytest.mark.skipif(shutil.which("systemctl") is None, reason="NOT RUN: no systemctl")
+def test_units_are_installed_as_the_page_says(tmp_path: Path) -> None:
+    """All of it in a root directory of the test's own; nothing is started there."""
+    root, kit = tmp_path / "root", tmp_path / "hospital-a" / "hospital-a"
+    (kit / "store").mkdir(parents=True)
+    (kit / "party.yaml").write_text("name: hospital-a\n")
+    (tmp_path / "masque").mkdir()
+    (tmp_path / "masque" / "deploy").symlink_to(ROOT / "deploy")
+    lines = commands("test_units_are_installed_as_the_page_says", PAGE).splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("chown"))
+    assert "chown -R masque:masque /etc/masque/hospital-a" in lines  # no user of this machine
+    text = text.replace("/etc/", f"{root}/etc/").replace("enable --now", "enable")
+    text = text.replace("systemctl", f"systemctl --root={root}")
+    text = text.replace("systemd-sysusers", f"systemd-sysusers --root={root}")
+    done = subprocess.run(
+        ["bash", "-s"],
+        input=text,
+        cwd=tmp_path / "masque",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (root / "etc/masque/hospital-a/party.yaml").exists()
+    wanted = root / "etc/systemd/system/multi-user.target.wants"
+    assert [path.name for path in wanted.iterdir()] == ["masque-party@hospital-a.service"]
+    assert "masque:" in (root / "etc/passwd").read_text()
