@@ -23,6 +23,7 @@ from masque.errors import InputError, MasqueError, SpecError
 from masque.jobs import document
 from masque.jobs.complaints import Complaint, refusal, validated
 from masque.jobs.document import Document, Where
+from masque.wire import telemetry
 from masque.wire.certificates import load_certificate, load_signing_key
 from masque.wire.identity import Identity, Role
 from masque.wire.server import split_address
@@ -79,7 +80,11 @@ def check(
     settings = anchored(settings, path.resolve().parent)
     if not any(complaint.where[:1] == ("tls",) for complaint in complaints):
         complaints += _certificates(settings, role)
-    complaints += _listening(settings)
+    complaints += _listening(("listen",), settings.listen)
+    if settings.metrics is not None:
+        complaints += _listening(("metrics", "listen"), settings.metrics.listen)
+    if settings.telemetry is not None and not telemetry.installed():
+        complaints.append(Complaint(("telemetry",), telemetry.MISSING, telemetry.CURE))
     if settings.ready_file is not None:
         complaints += writable(("ready_file",), settings.ready_file.parent)
     return settings, [*complaints, *examine(settings)]
@@ -133,9 +138,9 @@ def _certificates(settings: Settings, role: Role) -> Iterator[Complaint]:
     yield from found
 
 
-def _listening(settings: Settings) -> Iterator[Complaint]:
+def _listening(where: Where, address: str) -> Iterator[Complaint]:
     """Whether the address is one of this machine; a port in use may be this very service's."""
-    host, _ = split_address(settings.listen)
+    host, _ = split_address(address)
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(
             host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -145,7 +150,7 @@ def _listening(settings: Settings) -> Iterator[Complaint]:
     except OSError as error:
         reason = error.strerror or str(error)
         cure = "Name an address of this machine, or 0.0.0.0 for all of them."
-        yield Complaint(("listen",), f"is not an address of this machine: {reason}", cure)
+        yield Complaint(where, f"is not an address of this machine: {reason}", cure)
 
 
 def _without(source: Document, wrong: Sequence[Where]) -> Document:

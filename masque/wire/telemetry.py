@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,7 +31,18 @@ SEND = 3.0
 LAST = 0.8
 """Seconds that the last spans may take at the end: the service has less than two to be gone."""
 
+MISSING = "asks for OpenTelemetry, which is not installed"
+CURE = "Install it with `pip install 'masque[otel]'`, or remove telemetry."
+
 _log = structlog.get_logger("masque.wire")
+
+
+def installed() -> bool:
+    """Whether the extra `otel` is there."""
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter") is not None
+    except (ImportError, ValueError):
+        return False
 
 
 @contextmanager
@@ -62,11 +74,7 @@ def _make(identity: Identity, endpoint: str) -> tuple[Tracer, Callable[[], None]
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        raise InputError(
-            "telemetry asks for OpenTelemetry, which is not installed.",
-            hint="Install it with `pip install 'masque[otel]'`, or remove telemetry.",
-            field="telemetry",
-        ) from None
+        raise InputError(f"telemetry {MISSING}.", hint=CURE, field="telemetry") from None
     resource = Resource.create(
         {
             "service.name": identity.name,

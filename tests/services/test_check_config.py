@@ -72,6 +72,18 @@ def test_all_mistakes_at_once(folder: Folder, capsys: pytest.CaptureFixture[str]
 def test_an_address_of_another_machine(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     found = checked(folder, capsys, listen="192.0.2.1:7000")
     assert "not an address of this machine" in found["listen"]["problem"]
+    found = checked(folder, capsys, metrics={"listen": "192.0.2.1:9464"})
+    assert "not an address of this machine" in found["metrics.listen"]["problem"]
+
+
+def test_spans_need_their_extra(
+    folder: Folder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"otlp": "http://127.0.0.1:4318"}
+    assert checked(folder, capsys, telemetry=wanted) == {}
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)
+    found = checked(folder, capsys, telemetry=wanted)
+    assert "OpenTelemetry, which is not installed" in found["telemetry"]["problem"]
 
 
 def test_a_party_looks_at_all_that_its_file_names(

@@ -205,6 +205,7 @@ DEALER = Identity("demo", Role.DEALER, "dealer")
 
 
 def test_a_collector_that_does_not_answer_is_no_obstacle() -> None:
+    assert telemetry.installed()
     with telemetry.exporting(DEALER, "http://127.0.0.1:1"), tracing.use(TRACE):
         with tracing.span("work"):
             trace = tracing.current()
@@ -222,7 +223,7 @@ sys.modules["opentelemetry"] = None
 import masque.wire
 from masque.wire import running, telemetry
 from masque.wire.identity import parse_identity
-assert "prometheus_client" not in sys.modules
+assert "prometheus_client" not in sys.modules and not telemetry.installed()
 try:
     with telemetry.exporting(parse_identity(sys.argv[1]), "http://127.0.0.1:4318"):
         print("began")
