@@ -96,7 +96,7 @@ def recipient_keys(services: Services, names: Sequence[str]) -> list[messages.Re
     directory, found = services.profile.recipients, []
     for name in names:
         try:
-            recipient = load_recipient(directory, name, services.credentials.trust)
+            recipient = load_recipient(directory, name, services.credentials.renewed().trust)
         except NotFound:
             raise NotFound(
                 f"There is no public key of the recipient {name!r} in {directory}.",

@@ -196,7 +196,7 @@ def _items(chunks: Iterable[Any]) -> Sealed:
 
 def _open(services: Services, bound: BoundJob, recipient: str, sealed: Sealed) -> dict[str, Floats]:
     """Every output, from the shares of all parties. Raises ProtocolError if one is missing."""
-    trust = services.credentials.trust
+    trust = services.credentials.renewed().trust
     key = load_recipient_key(services.profile.recipients, recipient, trust)
     found: dict[str, Floats] = {}
     check_complete(bound, recipient, sealed)

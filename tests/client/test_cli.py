@@ -213,7 +213,8 @@ def test_usage_help_and_version(masque: Shell) -> None:
         *("cancel result version".split()),
         "share-model",
         *(f"local {c}" for c in ("up", "down", "status")),
-        *(f"pki {c}" for c in ("init", "issue", "inspect", "recipient")),
+        *(f"pki {c}" for c in ("init", "issue", "inspect", "recipient", "request", "approve")),
+        *(f"pki {c}" for c in ("install", "status", "revoke", "rotate", "retire")),
         "schema draft",
     ):
         answer = masque(*command.split(), "--help")
