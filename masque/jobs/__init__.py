@@ -11,7 +11,8 @@ Read in this order:
     bound, differences     a job tied to data sets, parties and keys; its digest; two compared
     held                   do the parties hold what a job names
     policy                 what a party allows
-    ledger                 what a party has disclosed: the one module here that touches a disk
+    chain, ledger          what a party has disclosed, in lines that nobody changes unseen; the one
+                           module here that touches a disk
     record                 progress, as streamed to those who watch
     states                 how state machines are written here
     conducting, computing  the life of a job at the coordinator, and at a party

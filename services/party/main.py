@@ -16,6 +16,7 @@ from masque.jobs.policy import Policy
 from masque.v1.party_pb2_grpc import add_PartyServicer_to_server
 from masque.wire.hub import Hub
 from masque.wire.identity import Role
+from masque.wire.ledgers import signer_of
 from masque.wire.running import Program, load_kernels, main, serve_until_stopped
 from masque.wire.server import Server
 from masque.wire.settings import own_credentials
@@ -41,7 +42,7 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
     policy = policies.load(settings.policy) if settings.policy else Policy()
     limits = settings.limits
     with Store(settings.data, key_file=settings.key_file, capacity=limits.store_bytes) as store:
-        ledger = Ledger(settings.data / "ledger.jsonl", time.time)
+        ledger = Ledger(settings.data / "ledger.jsonl", time.time, signer_of(credentials))
         results = Results(credentials, settings.data, ledger)
         memory = Memory(settings.data / "jobs")
         hub = Hub(settings.name)

@@ -37,8 +37,8 @@ def a_job(village: Village, **changes: Any) -> BoundJob:
 
 def ledger(village: Village, name: str, job: BoundJob) -> list[dict[str, Any]]:
     text = (village.services[name].directory / "data" / "ledger.jsonl").read_text()
-    entries = [json.loads(line) for line in text.splitlines()]
-    return [entry for entry in entries if entry["job"] == job.job_id]
+    entries = [json.loads(line)["entry"] for line in text.splitlines()]
+    return [entry for entry in entries if entry.get("job") == job.job_id]
 
 
 def assert_usable(village: Village) -> None:
