@@ -53,6 +53,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         with network.services, Services(load(network.network.profile)) as network.services:
             failure = last(network, network.submit(job_id=FAILED_JOB))
             assert failure is not None
+            until(lambda: all(network.scrape(n).total("masque_jobs_running") == 0 for n in ROLES))
             told = {name: network.scrape(name) for name in ROLES}
             yield Story(network, trace, failure, told)
 
