@@ -27,7 +27,8 @@ from masque.client import lifeline
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
 LINK = Link(delay=0.020, rate=350e6)
-PATIENCE = 120.0
+PATIENCE = 300.0
+"""Seconds: kernels are compiled first where nobody has warmed them."""
 SERVING = '"event": "serving"'
 IN_CONTAINER = "docker compose run --rm keys "
 
