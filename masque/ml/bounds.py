@@ -104,7 +104,7 @@ def bounds(task: Task) -> Bounds:
     widest = task.classes * score  # softmax adds up its classes' scores, all but one being zero
     cure = "training.optimizer.momentum"
     weight_scale = room(widest, FEATURE_SCALE, WEIGHT_SCALE, "a score", cure=cure)
-    error = score + ERROR if task.kind == "linear" else ERROR
+    error = score + ERROR if _unlimited(task) else ERROR
     largest = error * row_sum(max(rows.batch_sizes(task)), feature, root)
     error_scale = room(
         largest, FEATURE_SCALE, ERROR_SCALE, "a gradient", cure="training.batch_size"
@@ -112,6 +112,11 @@ def bounds(task: Task) -> Bounds:
     return Bounds(
         feature, held_out, root, error, change, step, period, weight, weight_scale, error_scale
     )
+
+
+def _unlimited(task: Task) -> bool:
+    """Whether residuals grow with the scores."""
+    return task.kind == "linear" and task.privacy is None
 
 
 def row_bounds(task: Task) -> RowBounds:
@@ -135,7 +140,7 @@ def _steps(task: Task, feature: float, root: float) -> tuple[float, float, int]:
             field="training.optimizer.momentum",
         )
     mean = max(row_sum(size, feature, root) / size for size in rows.batch_sizes(task))
-    growth = task.columns * feature * mean if task.kind == "linear" else 0.0
+    growth = task.columns * feature * mean if _unlimited(task) else 0.0
     p, q = 1.001 * rate * ERROR * mean + 2 * ROUNDING, 1.001 * rate * (growth + task.l2)
     step = (p + 2 * q * limit) / kept
     if step <= limit:

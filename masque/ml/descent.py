@@ -1,7 +1,7 @@
 """Stochastic gradient descent with momentum and L2, on Secret.
 
     error    = prediction(X w) - y
-    change   = rate (X^T error / batch + l2 w)      (the intercept is not shrunk)
+    change   = rate (X^T error / batch + l2 w)      (the intercept is shrunk with privacy only)
     velocity = momentum velocity - change
     w        = w + velocity
 
@@ -20,6 +20,7 @@ from functools import cache
 
 import numpy as np
 
+from masque.errors import RangeError
 from masque.ml import models, rows
 from masque.ml.bounds import DATA_SCALE, FEATURE_SCALE, Bounds
 from masque.ml.factors import Factor
@@ -62,7 +63,7 @@ def trace_step(task: Task, limits: Bounds, batch: int, *, limited: bool) -> Step
     record.add(None, "weights", w)
     z = X @ w
     record.add(None, "scores", z)
-    error = models.residual(task.kind, z, y, limits.error_scale)
+    error = models.residual(task.kind, z, y, limits.error_scale, limited=task.privacy is not None)
     record.add(None, "residuals", error)
     gradient = product("matmul", X.T, error, limits.gradient(batch))
     record.add(None, "gradient", gradient)
@@ -74,6 +75,12 @@ def trace_step(task: Task, limits: Bounds, batch: int, *, limited: bool) -> Step
         shrink = Factor.of("shrink", max(task.learning_rates) * task.l2, w, scale, shape)
         change = change + w.scaled(shrink.argument(trace), scale)
     if change.bound > limits.change:
+        if task.privacy:
+            raise RangeError(
+                "a step could exceed the bound on weights, and limiting steps may spread them.",
+                hint="Raise model.weight_bound, or lower training.optimizer.learning_rate.",
+                field="model.weight_bound",
+            )
         change = clip(change, -bound, bound)
     velocity = -change
     if task.momentum:
@@ -124,13 +131,21 @@ class Descent:
             inputs = {"X": Ref(DESIGN, batch), "y": Ref(LABELS, batch), **state}
             yield Call(step.block, inputs, self._arguments(epoch, batch.size), state)
 
+    def factors(self, epoch: int, batch: int) -> tuple[float, float]:
+        """(rate / batch, rate l2) of an epoch's steps on `batch` rows, as they are encoded."""
+        step, found = self._steps[batch, True], self._arguments(epoch, batch)
+        rate = float(found["rate"]) * 2.0**-step.rate.scale
+        if step.shrink is None:
+            return rate, 0.0
+        return rate, float(found["shrink"].min()) * 2.0**-step.shrink.scale
+
     def _encode(self, epoch: int, batch: int) -> dict[str, Array]:
         """The factors of a step, encoded."""
         rate, step = self.task.learning_rates[epoch], self._steps[batch, True]
         found = {"rate": step.rate.encoded(rate / batch)}
         if step.shrink is not None:
             factor = np.full(step.shrink.shape, rate * self.task.l2)
-            if self.task.intercept:
+            if self.task.intercept and not self.task.privacy:
                 factor[-1] = 0.0
             found["shrink"] = step.shrink.encoded(factor)
         return found

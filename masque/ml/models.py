@@ -18,10 +18,14 @@ FURTHEST = 64.0
 """A prediction of a number counts as no further out than this in a squared error."""
 
 
-def residual(kind: Kind, z: Secret, y: Secret, scale: int) -> Secret:
-    """Prediction minus label, at `scale` at most: the gradient of the loss by the scores."""
+def residual(kind: Kind, z: Secret, y: Secret, scale: int, *, limited: bool = False) -> Secret:
+    """Prediction minus label, at `scale` at most: the gradient of the loss by the scores.
+
+    `limited`: that of a number to +-1, which makes Huber's loss of the squared error.
+    """
     if kind == "linear":
-        return (z - y).at(min(scale, z.scale))
+        difference = (z - y).at(min(scale, z.scale))
+        return clip(difference, -1.0, 1.0) if limited else difference
     prediction = sigmoid(z, scale=max(30, min(36, scale))) if kind == "logistic" else softmax(z)
     difference = prediction - y
     return difference.at(min(scale, difference.scale)).bounded(ERROR)

@@ -13,7 +13,7 @@ from masque.ml.scores import LinearScores, Scores
 from masque.ml.task import Task
 from masque.mpc.functions import clip
 from masque.mpc.graph import Kind
-from masque.mpc.program import Call, Ref, Register
+from masque.mpc.program import Call, Ref, Register, Release
 from masque.mpc.secret import Secret
 from masque.mpc.trace import Trace
 from masque.mpc.types import Shape
@@ -45,10 +45,10 @@ class Outcome(Protocol):
 
 
 class LinearOutcome:
-    """Weights, limited for good; the intercept is the last of their rows."""
+    """Weights, limited for good, with the noise of a `release`; the intercept is their last row."""
 
-    def __init__(self, task: Task, limits: Bounds) -> None:
-        self.task, self.limits = task, limits
+    def __init__(self, task: Task, limits: Bounds, release: Release | None = None) -> None:
+        self.task, self.limits, self.release = task, limits, release
         score = task.columns * limits.held_out * task.weight_bound
         self.scale = room(score, FEATURE_SCALE, limits.weight_scale, "a score")
         self.scores: Scores = LinearScores(
@@ -77,10 +77,14 @@ class LinearOutcome:
         return {"weights": Ref(WEIGHTS)}
 
     def put_out(self, trace: Trace, hand_out: HandOut) -> None:
-        """Limit the weights for good."""
+        """Limit the weights for good; what is handed out has noise, if any is due."""
         task, limits = self.task, self.limits
         w = trace.input("weights", task.shape, limits.weight_scale, limits.weight)
         final = clip(w, -task.weight_bound, task.weight_bound)
+        if self.release:
+            assert not task.metrics, "scores without noise would be told"
+            sigma = round(self.release.sigma * 2.0**limits.weight_scale)
+            final = final + trace.noise("weights", task.shape, limits.weight_scale, sigma)
         hand_out(trace, "weights", final[: task.features])
         if task.intercept:
             hand_out(trace, "intercept", final[task.features])

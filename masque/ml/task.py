@@ -34,6 +34,15 @@ class EarlyStop:
 
 
 @dataclass(frozen=True, slots=True)
+class Privacy:
+    """Differential privacy of the weights; no row of encoded features is longer than `row_norm`."""
+
+    epsilon: float
+    delta: float
+    row_norm: float
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One training job. Counts of rows are public, as is everything here.
 
@@ -41,7 +50,8 @@ class Task:
     feature column, in the order of the tables: no encoded value is larger. `learning_rates`: one an
     epoch. `metrics_to`, `model_to`: who gets them; nobody: they stay with the parties as shares.
     `network`: what makes the scores, with its `optimizer`; None: they are linear in the features.
-    `start`: parameters that a network starts from, in their order, a row each.
+    `start`: parameters that a network starts from, in their order, a row each. With `privacy` the
+    intercept is shrunk like any weight, and residuals of a number are limited to +-1.
     """
 
     name: str
@@ -71,6 +81,7 @@ class Task:
     optimizer: Optimizer | None = None
     gradient_clip: float | None = None
     start: Table | None = None
+    privacy: Privacy | None = None
 
     @property
     def rows(self) -> int:

@@ -22,10 +22,11 @@ from masque.ml.evaluation import Evaluation
 from masque.ml.learning import CHECKS, Learning, NetworkScores, bounds_name
 from masque.ml.outcome import LinearOutcome, NetworkOutcome, Outcome
 from masque.ml.preparation import IDENTIFIERS, Preparation
+from masque.ml.privacy import release
 from masque.ml.scores import LinearScores, Scores
 from masque.ml.stopping import Stopping
 from masque.ml.task import Task
-from masque.mpc.program import Call, Program, TrainingRound
+from masque.mpc.program import Call, Program, Release, TrainingRound
 
 MOST_CLASSES = 64
 
@@ -42,6 +43,8 @@ def build(task: Task) -> Program:
             hint=f"Merge classes, so that there are at most {MOST_CLASSES}.",
             field="data.label",
         )
+    if task.privacy:
+        refuse_unprivate(task)
     if task.network:
         task = replace(task, intercept=False)  # a layer has its own
     try:
@@ -53,6 +56,22 @@ def build(task: Task) -> Program:
         raise RangeError(error.message, hint=hint, field="model.weight_bound") from error
 
 
+def refuse_unprivate(task: Task) -> None:
+    """SpecError for what would tell of rows without noise; `masque.jobs.rules` says it nicer."""
+    for field, told in (
+        ("model.kind", task.network is not None),
+        ("data.standardize", task.standardize),
+        ("reveal.metrics", bool(task.metrics)),
+        ("training.early_stop", task.early_stop is not None),
+        ("training.optimizer.momentum", task.momentum > 0),
+        ("data.columns", task.identifiers),
+    ):
+        if told:
+            raise SpecError(
+                f"{field} does not go with privacy.", hint="See docs/privacy.md.", field=field
+            )
+
+
 class _Training:
     """The parts of a task's program."""
 
@@ -61,6 +80,7 @@ class _Training:
         within = row_bounds(task) if task.network else bounds(task)
         self.preparation = Preparation(task, within)
         self.learning = Learning(task, within) if task.network else None
+        self.release: Release | None = None
         scores, outcome = self._descent(within)
         rule = task.early_stop
         self.stopping = Stopping(task, rule, scores, within.feature) if rule else None
@@ -74,11 +94,13 @@ class _Training:
             return NetworkScores(self.learning, within.feature), held_out
         assert isinstance(within, Bounds)
         self.descent = Descent(self.task, within)
+        if self.task.privacy:
+            self.release = release(self.task, within, self.descent.factors)
         columns, classes = self.task.shape
         scale, weight = within.weight_scale, within.weight
         return (
             LinearScores(columns, classes, WEIGHTS, scale, weight, within.feature),
-            LinearOutcome(self.task, within),
+            LinearOutcome(self.task, within, self.release),
         )
 
     def program(self) -> Program:
@@ -100,6 +122,7 @@ class _Training:
                 *(self.stopping.openings() if self.stopping else ()),
                 *self.evaluation.openings(),
             ),
+            release=self.release,
         )
 
     def _start(self) -> Iterator[TrainingRound]:

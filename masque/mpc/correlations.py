@@ -118,6 +118,13 @@ def cut(node: Node) -> int:
     return low
 
 
+def noise_of(node: Node) -> int:
+    """Sigma of a noise node, in units of the last place."""
+    _, sigma = node.params
+    assert isinstance(sigma, int)
+    return sigma
+
+
 def wave(node: Node) -> tuple[Fit, int, int]:
     """(fit, public scale, dealt scale) of a waves node."""
     name, _, public, dealt, *_ = node.params

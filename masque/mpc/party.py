@@ -5,6 +5,7 @@ The local steps are in `masque.mpc.steps`; here are material, registers and open
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from math import prod
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from masque.errors import ProtocolError, Refused
 from masque.mpc import comparison, conjunction, packing, prg
-from masque.mpc.correlations import Deal, combination, group_size, opened_bits
+from masque.mpc.correlations import Deal, combination, group_size, noise_of, opened_bits
 from masque.mpc.doors import Exchange, Source, Spool, Supply, in_memory
+from masque.mpc.gaussian import Draw, discrete_gaussian
 from masque.mpc.graph import Block, Kind, Node
 from masque.mpc.machine import Values, chosen, linear
 from masque.mpc.program import Program, Ref
@@ -35,7 +37,10 @@ _ABSENT: Array = np.empty(0, dtype=np.uint8)
 
 
 class Party(Steps):
-    """Party `index` of a program; `seed` and `supply` are its material, 32 bytes and a stream."""
+    """Party `index` of a program; `seed` and `supply` are its material, 32 bytes and a stream.
+
+    `draw`: its own randomness, which the dealer does not know either, for noise.
+    """
 
     def __init__(
         self,
@@ -46,6 +51,7 @@ class Party(Steps):
         exchange: Exchange,
         source: Source,
         spool: Spool = in_memory,
+        draw: Draw = os.urandom,
     ) -> None:
         super().__init__(program, first=index == 0)
         self.index = index
@@ -53,7 +59,7 @@ class Party(Steps):
         self.stopped = False
         self.round = 0
         self._stream, self._supply = prg.Stream(seed), supply
-        self._exchange, self._source = exchange, source
+        self._exchange, self._source, self._draws = exchange, source, draw
         self._position = 0
         self._due: dict[int, list[tuple[int, Deal]]] = {}  # by node: what the dealer sends of it
         self._size = 0  # bytes of that
@@ -157,6 +163,10 @@ class Party(Steps):
                 hint="The data set has changed since the job was prepared: submit it again.",
             )
         return share
+
+    def noise(self, node: Node, values: Values) -> Ring:
+        """This party's own noise, fresh at every run; no other party's is part of it."""
+        return discrete_gaussian(noise_of(node), node.shape, self._draws)
 
     def load(self, ref: Ref) -> Masked | Ring:
         """(Rows of) a register; rows chosen by an index array are copies."""

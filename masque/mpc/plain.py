@@ -7,26 +7,37 @@ Fourier sum on the clear phase. Bounds that a program claims are checked where i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from masque.mpc import comparison, conjunction, trig
 from masque.mpc.bilinear import multiply
-from masque.mpc.correlations import combination, cut, group_size, truncation, wave, window
+from masque.mpc.correlations import combination, cut, group_size, noise_of, truncation, wave, window
 from masque.mpc.doors import Source
 from masque.mpc.graph import Block, Node
 from masque.mpc.machine import Machine, Values, linear
 from masque.mpc.program import Program, Ref
 from masque.mpc.scaling import scale_down
-from masque.mpc.types import Array, Bytes, Ring
+from masque.mpc.types import Array, Bytes, Ring, Shape
+
+Noise = Callable[[int, Shape], Ring]
+
+
+def silence(sigma: int, shape: Shape) -> Ring:
+    """No noise."""
+    return np.zeros(shape, dtype=np.uint64)
 
 
 class Plain(Machine):
-    """Runs a whole program in the clear; `source` gives clear fixed-point rows of the inputs."""
+    """Runs a whole program in the clear; `source` gives clear fixed-point rows of the inputs.
 
-    def __init__(self, program: Program, source: Source) -> None:
+    `noise(sigma, shape)`: what all parties' noise adds up to; none, if it is not given.
+    """
+
+    def __init__(self, program: Program, source: Source, noise: Noise = silence) -> None:
         super().__init__(program)
+        self._noise = noise
         self.opened: dict[str, Ring] = {}
         self.stopped = False
         self._source = source
@@ -76,6 +87,10 @@ class Plain(Machine):
             if node.op == "reveal":
                 self.opened[str(node.params[0])] = np.array(value)
                 self.stopped = self.stopped or bool(node.params[1] == "stop" and np.any(value))
+
+    def noise(self, node: Node, values: Values) -> Ring:
+        """The noise of all parties together, as it was given."""
+        return self._noise(noise_of(node), node.shape)
 
     def unmask(self, node: Node, values: Values) -> Ring:
         """The value."""

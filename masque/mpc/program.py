@@ -61,6 +61,28 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """What the noise in the outputs is for: (epsilon, delta)-differential privacy of every row.
+
+    `sensitivity`: how far one row moves the outputs together, in Euclidean norm; `sigma`: of each
+    party's own noise. Outputs have `values` numbers, and go to `to`; nobody: they stay shares.
+    """
+
+    epsilon: float
+    delta: float
+    sensitivity: float
+    sigma: float
+    values: int
+    to: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"release of the model with epsilon {self.epsilon:g}, delta {self.delta:g}, sensitivity"
+            f" {self.sensitivity:.6g}, noise {self.sigma:.6g} from each party"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Ref:
     """(Rows of) a register or of an input."""
 
@@ -102,14 +124,15 @@ class Program:
     rounds: Sequence[TrainingRound]
     outputs: Mapping[str, Output]
     openings: tuple[Opening, ...] = ()
+    release: Release | None = None
 
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 of the program: registers, inputs, outputs, openings, and every call."""
-        text = hashlib.sha256(b"masque program 1")
+        text = hashlib.sha256(b"masque program 2")
         for part in (self.registers, self.inputs, self.outputs):
             text.update(repr(sorted(part.items(), key=lambda item: item[0])).encode())
-        text.update(repr((self.name, self.parties, self.openings)).encode())
+        text.update(repr((self.name, self.parties, self.openings, self.release)).encode())
         for training_round in self.rounds:
             head = (training_round.name, training_round.count, training_round.skippable)
             text.update(repr(head).encode())

@@ -5,11 +5,14 @@ from __future__ import annotations
 from math import inf
 from typing import Literal
 
+from masque.errors import RangeError
+from masque.mpc.gaussian import LARGEST
 from masque.mpc.graph import Block, Graph, Kind
 from masque.mpc.public import Public
 from masque.mpc.secret import Secret
 from masque.mpc.types import Shape
 
+NOISE_REACH = 64.0  # sigmas
 Effect = Literal["", "stop", "require"]
 
 
@@ -40,6 +43,23 @@ class Trace:
         limit = round(bound * 2.0**scale)
         node = self.graph.add("argument", (), Kind.PUBLIC, shape, (name, limit))
         return Public(self.graph, node, scale, bound)
+
+    def noise(self, name: str, shape: Shape, scale: int, sigma: int) -> Secret:
+        """Noise that nobody knows: each party adds a discrete Gaussian of `sigma` ulp to its share.
+
+        Any n - 1 parties together still do not know that of the last one. It is drawn where the
+        program runs, never dealt. Openings: none. The bound holds but for a chance below 2^-2900.
+        """
+        assert sigma >= 1
+        if sigma > LARGEST:
+            raise RangeError(
+                f"noise of {sigma * 2.0**-scale:.3g} leaves the ring.",
+                hint="Ask for less privacy, or raise model.l2.",
+                field="privacy.epsilon",
+            )
+        node = self.graph.add("noise", (), Kind.SHARE, shape, (name, sigma))
+        bound = NOISE_REACH * sigma * self.graph.parties * 2.0**-scale
+        return Secret(self.graph, shape, scale, bound, share=node)
 
     def output(self, name: str, value: Secret, scale: int, *, masked: bool = False) -> None:
         """Hand a value to a register, at `scale` fraction bits."""

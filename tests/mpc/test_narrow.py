@@ -23,7 +23,7 @@ from tests.mpc.harness import PARTIES, Clear, Outcome, block_of, execute, traced
 from tests.mpc.test_programs import TABLE
 
 SPECIAL = {"times", "mask", "truncate", "flag_truncate"}
-WHOLE = {"gaps", "reveal"}
+WHOLE = {"gaps", "reveal", "noise"}
 
 
 def test_every_operation_says_what_it_needs() -> None:
