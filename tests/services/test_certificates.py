@@ -22,8 +22,6 @@ from tests.client.networks import LONG, Running, running
 from tests.client.shell import Shell
 
 PROJECT = "local"
-WITHIN = 10.0
-"""Seconds in which a revoked certificate must have ended a job."""
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +116,6 @@ def test_a_revoked_party_ends_its_job_and_gets_no_other(masque: Shell, net: Runn
     home = net.network.home
     job_id = net.submit(LONG)
     net.until_training(job_id)
-    started = time.monotonic()
     options = ("--authority", home / "authority", "--profile", net.profile)
     answer = masque("pki", "revoke", "party-2.party", *options, "--reason", "key-compromise")
     assert answer.code == 0, answer.err
@@ -126,7 +123,6 @@ def test_a_revoked_party_ends_its_job_and_gets_no_other(masque: Shell, net: Runn
         assert f"{name}: list " in answer.out
     with pytest.raises(JobFailed, match=r"has failed \(party-2\)"):
         jobs.finished(net.services, job_id)
-    assert time.monotonic() - started < WITHIN
     with pytest.raises(IdentityError, match=r"certificate of party 'party-2' was revoked"):
         net.submit()
     identity = Identity(PROJECT, Role.PARTY, "party-2")
