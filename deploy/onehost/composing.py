@@ -78,7 +78,7 @@ def _service(host: Host, service: Service, image: str) -> dict[str, Any]:
         "init": True,
         "pids_limit": 1024,
         "restart": "unless-stopped",
-        "stop_grace_period": "20s",
+        "stop_grace_period": "15s",
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
 

@@ -3,7 +3,8 @@
 gRPC reads its settings once, when it is first imported, and its Python API has no way to ask for a
 minimum TLS version. So this package, imported before `grpc`, leaves TLS 1.2 no cipher suite that
 any of our certificates could serve (see `masque.wire.tls`), and lets whoever waits for the network
-poll it himself (see `masque.wire.polling`). Start a service's main module with
+poll it himself (see `masque.wire.polling`). It also keeps gRPC from writing a line of its own for
+every stranger whose handshake fails, among the JSON of a service's log. Start a service's main module with
 `import masque.wire`.
 """
 
@@ -19,6 +20,8 @@ CIPHER_SETTING = "GRPC_SSL_CIPHER_SUITES"
 
 NO_TLS_1_2 = "ECDHE-PSK-AES128-CBC-SHA"
 """A suite for pre-shared keys, of which gRPC has none: no TLS 1.2 handshake can succeed."""
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def _leave_tls_1_2_no_cipher() -> bool:

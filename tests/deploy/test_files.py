@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import datetime as dt
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from deploy import requirements, slim
 from deploy.onehost import composing, files, host
 from masque.errors import Conflict, InputError
 from masque.wire import probe
-from masque.wire.authority import create_authority
+from masque.wire.authority import create_authority, open_authority
+from masque.wire.certificates import describe, fingerprint, load_certificate
 from masque.wire.identity import Identity, Role
 from masque.wire.server import Server
 from masque.wire.settings import ServiceSettings, load_settings
@@ -151,6 +153,26 @@ def test_what_was_made_stays(made: host.Host) -> None:
     files.write(again)
     composing.write(again, "masque")
     assert contents() == before
+
+
+def test_certificates_near_their_end_are_renewed_and_no_others(made: host.Host) -> None:
+    """And the service takes the new one up while it runs."""
+    authority = open_authority(made.home / "authority")
+    service = made.services[1]
+    identity = Identity(host.PROJECT, Role.PARTY, service.name)
+    folder = made.folder(service) / "certificates"
+    names = ["localhost", "127.0.0.1"]
+    short = dt.timedelta(days=29)
+    authority.issue(identity, folder, hosts=names, lifetime=short, replace=True)
+    running = find_credentials(folder)
+    before = {path: path.read_bytes() for path in made.home.rglob("*.pem")}
+    files.write(made)
+    changed = {path for path, content in before.items() if path.read_bytes() != content}
+    assert changed == {folder / f"{identity.stem}.pem"}
+    facts = describe(load_certificate(folder / f"{identity.stem}.pem"))
+    assert facts.remaining() > dt.timedelta(days=300)
+    assert f"{service.name}.exchange" in facts.hosts, "others reach it under the same names"
+    assert fingerprint(running.renewed().certificate) == facts.fingerprint
 
 
 @pytest.mark.parametrize("parties", [1, 17])

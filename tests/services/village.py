@@ -149,6 +149,7 @@ class Village:
             "ready_file": "ready.json",
             "tls": {"directory": "certificates"},
             "log_level": "debug",
+            "stop_seconds": 1.0,
         }
         (directory / "config.yaml").write_text(yaml.safe_dump(common | settings))
         module = ("tests.services.handmade", role) if self.handmade else (f"services.{role}",)
