@@ -57,6 +57,8 @@ class PinnedChannel(grpc.Channel):
     def channel(self) -> grpc.Channel:
         """The channel that only the certificate now seen can answer. Raises like `preflight`."""
         with self._lock:
+            if self._closed:
+                raise ValueError("this channel is closed")  # gRPC itself may crash
             if self._opened is None:
                 own = self._credentials.renewed()
                 seen = check_connection(self._address, self._expected, own, patience=PATIENCE)

@@ -160,6 +160,8 @@ def test_nobody_talks_to_a_revoked_server(server: Running) -> None:
         assert error.message == "The certificate of party 'a' was revoked by the authority."
         assert error.where["service"] == "party 'a'"
     pinned.close()
+    with pytest.raises(ValueError, match="closed"):
+        unary(pinned.channel, ECHO)
     fresh.close()
 
 
