@@ -130,8 +130,8 @@ _BY_CODE: dict[grpc.StatusCode, tuple[type[MasqueError], str, str]] = {
     grpc.StatusCode.CANCELLED: (Unavailable, "The call to {at} was cancelled.", ""),
     grpc.StatusCode.UNIMPLEMENTED: (
         ProtocolError,
-        "{at} does not know this call.",
-        _VERSIONS,
+        "{at} does not know this call: it runs another version of Masque.",
+        "Run the same version on all services.",
     ),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (
         ProtocolError,
