@@ -10,6 +10,7 @@ IMAGE ?= masque
 PARTIES ?=
 PORT ?=
 WHERE ?= local
+FUZZ ?= 1000000
 BUILD ?= yes
 
 SHELL := /bin/bash
@@ -21,7 +22,7 @@ MAKEFLAGS += --no-print-directory
 # Progress goes to standard error, so that `make demo ARGS=--json` leaves clean JSON on output.
 say = printf '== %s\n' "$(1)" >&2
 
-.PHONY: help setup protos docs check test test-deploy bench demo lock clean
+.PHONY: help setup protos docs check test fuzz test-deploy bench demo lock clean
 .PHONY: up down logs ps image base-image wheels
 
 help: ## list the targets
@@ -97,6 +98,9 @@ check: setup ## lint, format, types, floors, freshness of stubs and lists
 
 test: setup ## run the tests (ARGS="-k name" narrows them, WORKERS=0 runs them serially)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope -m "not engine" $(ARGS)
+
+fuzz: setup ## give every decoder and every call damaged inputs (FUZZ=1000000 of them in all)
+	@FUZZ=$(FUZZ) $(BIN)/python -m pytest -q -n $(WORKERS) tests/hostile $(ARGS)
 
 test-deploy: setup ## run the tests that need a Docker engine: minutes, and an image when there is none
 	@$(BIN)/python -m pytest -q -m engine tests/deploy $(ARGS)

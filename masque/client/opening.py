@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from masque.jobs.networks import network_of
 from masque.mpc import sharing
 from masque.v1 import coordinator_pb2, party_pb2
 from masque.wire.identity import Identity, Role
-from masque.wire.outputs import decode_output
+from masque.wire.outputs import LARGEST_RESULT, MOST_DIMENSIONS, decode_output
 from masque.wire.recipients import load_recipient_key
 from masque.wire.sealing import sealing_context, unseal
 
@@ -115,7 +116,7 @@ def opened(services: Services, bound: BoundJob) -> dict[str, Floats]:
             reply = stub.FetchOpened(
                 party_pb2.FetchOpenedRequest(job_id=bound.job_id), timeout=BRIEF
             )
-        told = {v.output: (tuple(v.shape), v.scale, v.values) for v in reply.values}
+        told = {v.output: read_opened(v, str(party.identity)) for v in reply.values}
         replies.append((reply.bound_job, told))
         if (reply.bound_job, told) != (bound.canonical(), replies[0][1]):
             raise ProtocolError(
@@ -128,6 +129,19 @@ def opened(services: Services, bound: BoundJob) -> dict[str, Floats]:
         name: from_fixed(np.frombuffer(raw, "<u8").astype(np.uint64), scale).reshape(shape)
         for name, (shape, scale, raw) in replies[0][1].items()
     }
+
+
+def read_opened(value: party_pb2.OpenedValue, sender: str) -> tuple[tuple[int, ...], int, bytes]:
+    """(shape, scale, words) of what `sender` says was opened. ProtocolError if they do not fit."""
+    shape = tuple(value.shape)
+    fits = len(shape) <= MOST_DIMENSIONS and 8 * prod(shape) == len(value.values)
+    if not fits or value.scale >= 64:
+        raise ProtocolError(
+            f"{sender} tells of an opened value that is none.",
+            hint="Do not use this result.",
+            peer=sender,
+        )
+    return shape, value.scale, value.values
 
 
 def _recipient(services: Services, bound: BoundJob) -> str:
@@ -177,20 +191,27 @@ def _ask(services: Services, job_id: str, recipient: str) -> tuple[BoundJob, Sea
         if first is None:
             raise ProtocolError("The coordinator sent an empty result.", job=job_id)
         bound = read_bound(first.bound_job, str(services.coordinator.identity))
-        sealed = _items(chunks)
+        sealed = sealed_items(chunks, LARGEST_RESULT * len(services.parties))
     if bound.job_id != job_id:
         raise ProtocolError(f"The coordinator told of job {bound.job_id} instead of {job_id}.")
     return bound, sealed
 
 
-def _items(chunks: Iterable[Any]) -> Sealed:
+def sealed_items(chunks: Iterable[Any], most: int) -> Sealed:
+    """Whole items from chunks. ProtocolError if they break off, or go on beyond `most` bytes."""
     found: Sealed = {}
     parts: list[bytes] = []
+    size = 0
     for chunk in chunks:
         parts.append(chunk.sealed)
+        size += len(chunk.sealed) + 1  # empty pieces without end are a flood as well
+        if size > most:
+            raise ProtocolError(f"The coordinator sent more than {most} bytes of result.")
         if not chunk.more:
             found.setdefault(chunk.output, {})[chunk.party] = b"".join(parts)
             parts = []
+    if parts:
+        raise ProtocolError("The coordinator sent a result that breaks off.")
     return found
 
 

@@ -21,6 +21,12 @@ from masque.jobs.networks import complaints_about_network, network_of
 
 FORMAT = "masque model 1"
 PREPROCESSING = ("middle", "half", "mean", "inverse_deviation")
+_DAMAGED = (
+    *(ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError),
+    *(EOFError, MemoryError, RuntimeError, zipfile.BadZipFile),  # RecursionError among the fourth
+)
+"""What reading damaged files raises."""
+
 BOUNDS = ("weight_bound", "activation_bound", "gradient_bound")
 
 
@@ -48,7 +54,7 @@ def read(path: str | Path, chosen: str | None = None) -> Predictor:
             hint="Check the path.",
             file=str(path),
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+    except _DAMAGED:
         raise InputError(
             f"{path} is not a model that Masque wrote as {name}.",
             hint="Write one with `masque result JOB --out FILE`.",
@@ -120,6 +126,10 @@ def _json(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
 
 
 def _npz(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    with zipfile.ZipFile(path) as parts:
+        stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts.infolist())
+    if not stored:  # what is not packed has no more bytes than the file
+        raise ValueError("it was packed")
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         found = {name: arrays[name] for name in arrays.files}
     return json.loads(str(found["about"])), found

@@ -12,6 +12,7 @@ import pyarrow.parquet
 from masque.data.blocks import Reader, check_names, system_fault
 from masque.data.faults import fault
 from masque.data.schema import Schema
+from masque.errors import DataError
 
 BUFFER_BYTES = 2**20
 CELLS = 2**17
@@ -54,7 +55,7 @@ class ParquetReader(Reader):
                     selected = batch.select(needed)
                     selected.validate(full=True)  # text may be anything but UTF-8
                     yield selected
-            except (pa.ArrowInvalid, OSError) as error:
+            except (pa.ArrowException, OSError, MemoryError, UnicodeError) as error:
                 raise fault(
                     self.path,
                     "is damaged and cannot be read to its end.",
@@ -65,15 +66,22 @@ class ParquetReader(Reader):
 def read_layout(path: Path) -> Any:
     """The Arrow schema of the file. Errors: DataError if it is not whole."""
     with _open(path) as file:
-        return file.schema_arrow
+        try:
+            layout = file.schema_arrow
+            _ = layout.names
+        except (pa.ArrowException, UnicodeError):
+            raise _not_whole(path) from None
+        return layout
 
 
 def _open(path: Path) -> Any:
     try:
         return pa.parquet.ParquetFile(str(path), buffer_size=BUFFER_BYTES)
-    except pa.ArrowInvalid:
-        raise fault(
-            path, "is not a whole Parquet file.", "It may be cut short; copy it again."
-        ) from None
+    except (pa.ArrowException, MemoryError, UnicodeError):
+        raise _not_whole(path) from None
     except OSError as error:
         raise system_fault(path, error) from None
+
+
+def _not_whole(path: Path) -> DataError:
+    return fault(path, "is not a whole Parquet file.", "It may be cut short; copy it again.")

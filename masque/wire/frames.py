@@ -105,6 +105,7 @@ def check_greeting(message: bytes, peer: str) -> None:
         raise difference(message, GREETING, 0, peer)
 
 
+_PLAUSIBLE = 1 << 40
 _FIELDS = ("magic", "version", "kind", "reserved field", "chunk", "chunks", "position", "size")
 _MEANING = {
     "magic": ("It does not speak this protocol.", "Check which program answers as that party."),
@@ -126,12 +127,18 @@ def difference(message: bytes, expected: bytes, length: int, peer: str) -> Proto
     got = dict(zip(_FIELDS, HEADER.unpack_from(message), strict=True))
     for field in _ORDER:
         if got[field] != wanted[field]:
-            found = f"{field} {got[field]!r} instead of {wanted[field]!r}."
+            found = f"{field} {_shown(got[field])} instead of {wanted[field]!r}."
             return _error(before + found, peer, position, field)
     surplus = len(message) - HEADER.size - length
     what = "trailing bytes" if surplus > 0 else "bytes missing"
     found = f"{abs(surplus)} {what}, where {length} bytes of payload were due."
     return _error(before + found, peer, position, "length")
+
+
+def _shown(value: object) -> str:
+    """A field's value; not one that can only be bytes of a payload."""
+    plausible = not isinstance(value, int) or value < _PLAUSIBLE
+    return repr(value) if plausible else f"beyond {_PLAUSIBLE}"
 
 
 def _error(text: str, peer: str, position: int, field: str) -> ProtocolError:

@@ -86,11 +86,11 @@ def read(directory: Path) -> list[Issued]:
     if not path.exists():
         return []
     found = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             found.append(Issued(**json.loads(line)))
             found[-1].stem, found[-1].ends()
-        except (ValueError, TypeError, AttributeError, IdentityError):
+        except (ValueError, TypeError, AttributeError, RecursionError, IdentityError):
             raise IdentityError(
                 f"{path}, line {number}, cannot be read.",
                 hint="Restore the file: it says what the authority has issued.",

@@ -95,6 +95,11 @@ class Unpacker:
                 found.append((position, part))
         return found
 
+    @property
+    def begun(self) -> int:
+        """Bytes of the correction that continues in the next message."""
+        return sum(map(len, self._begun))
+
     def finish(self) -> None:
         """The stream has ended: ProtocolError if it ended in the middle of something."""
         if not self._seeded or self._begun:

@@ -25,6 +25,9 @@ from masque.mpc.types import Ring
 
 MAGIC, VERSION = b"MSQO", 1
 MOST_DIMENSIONS = 8
+LARGEST_RESULT = 1 << 30
+"""Bytes of all sealed items that a party hands over for one job, at most."""
+
 _HEADER = struct.Struct("<4sBBBB")
 
 

@@ -20,6 +20,7 @@ from masque.v1.dealer_pb2_grpc import DealerStub
 from masque.v1.party_pb2_grpc import PartyStub
 from masque.wire.failures import translating
 from masque.wire.identity import Identity, Role
+from masque.wire.outputs import LARGEST_RESULT
 from masque.wire.pinned import Pinned
 from masque.wire.preflight import explain
 from masque.wire.settings import PeerSettings
@@ -31,8 +32,6 @@ BRIEF = 8.0
 """Seconds for what a service answers from memory."""
 
 ABORT = 5.0
-LARGEST_RESULT = 2**30
-"""Bytes of everything that a party sealed for a job, as far as the coordinator keeps it."""
 
 
 class Peers:

@@ -47,7 +47,7 @@ class Memory:
             return recovered(job_id, str(found["coordinator"]), int(found["attempt"]), subject)
         except FileNotFoundError:
             return ComputedJob(job_id)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise MasqueError(
                 f"what this party remembers of job {job_id} cannot be read.",
                 hint="Submit the job again under another id.",

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from masque.data.disk import create, flush, make_directory, sync
@@ -97,21 +98,21 @@ class Results:
 
     def opened(self, job_id: str) -> tuple[bytes, list[Opened]]:
         """(bound job, values) of what a finished job opened to everybody; NotFound if nothing."""
+        path = self._opened / f"{job_id}.json"
         try:
-            found = json.loads((self._opened / f"{job_id}.json").read_bytes())
-        except (OSError, ValueError):
+            return _published(json.loads(path.read_bytes()))
+        except FileNotFoundError:
             raise NotFound(
                 f"job {job_id} has opened nothing to everybody here.",
                 hint="Its results are sealed to their recipients, or it has not finished.",
                 job=job_id,
             ) from None
-        values = [
-            Opened(
-                item["output"], tuple(item["shape"]), item["scale"], base64.b64decode(item["raw"])
-            )
-            for item in found["outputs"]
-        ]
-        return found["job"].encode("ascii"), values
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise MasqueError(
+                f"what job {job_id} has opened to everybody cannot be read here any more.",
+                hint="Run the job again under another id.",
+                file=str(path),
+            ) from None
 
     def _seal(self, job: BoundJob, name: str, plain: bytes, recipient: Recipient) -> Sealed:
         own = self._credentials.identity.name
@@ -157,6 +158,14 @@ class Results:
         ]
         record = {"job": job.canonical().decode("ascii"), "outputs": items}
         write_whole(self._opened / f"{job.job_id}.json", json.dumps(record).encode())
+
+
+def _published(found: Any) -> tuple[bytes, list[Opened]]:
+    values = [
+        Opened(item["output"], tuple(item["shape"]), item["scale"], base64.b64decode(item["raw"]))
+        for item in found["outputs"]
+    ]
+    return found["job"].encode("ascii"), values
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -22,6 +22,8 @@ from masque.wire.material import Item, Unpacker
 _HEARSAY = 0.5
 """Seconds that news of *another* party's end, from the dealer, wait for news from that party."""
 
+_MOST = 1 << 16
+"""Corrections that may wait, however short they are."""
 
 Listener = Callable[[MasqueError], object]
 """Hears of an error that nobody waits for."""
@@ -58,6 +60,7 @@ class Stock:
         self._changed = threading.Condition()
         self._items: deque[Item] = deque()
         self._bytes = 0
+        self._wanted: int | None = None
         self._seed: bytes | None = None
         self._complete = False
         self._error: MasqueError | None = None
@@ -92,14 +95,12 @@ class Stock:
         """See `masque.mpc.doors.Supply`; raises what ended the stream."""
         with self._changed:
             if not self._items or self._error is not None:
-                start = time.monotonic()
-                self._await(lambda: bool(self._items) or self._complete)
-                self.waited += time.monotonic() - start
+                self._await_corrections(size)
             if not self._items:
                 raise self._wrong(f"it ended before position {position}")
-            found, part = self._items.popleft()
-            if self._bytes >= self._budget:
+            if self._full():
                 self._changed.notify_all()
+            found, part = self._items.popleft()
             self._bytes -= len(part)
         if found != position or len(part) != size:
             raise self._wrong(f"position {found} came where {position} was due, or its size is not")
@@ -138,6 +139,20 @@ class Stock:
                 service=self._dealer,
             )
 
+    def _await_corrections(self, size: int) -> None:
+        """Wait for the next correction, which the core wants in `size` bytes."""
+        start = time.monotonic()
+        self._wanted = size
+        self._changed.notify_all()
+        try:
+            self._await(lambda: bool(self._items) or self._complete)
+        finally:
+            self._wanted = None
+        self.waited += time.monotonic() - start
+
+    def _full(self) -> bool:
+        return self._bytes >= self._budget or len(self._items) >= _MOST
+
     def _fetch(self) -> None:
         try:
             source = self._open()
@@ -165,6 +180,7 @@ class Stock:
                     self._seed = unpacker.seed(message)
                 else:
                     self._add(unpacker.items(message), len(message.corrections))
+                    self._check_begun(unpacker.begun)
                 self._changed.notify_all()
         unpacker.finish()
         with self._changed:
@@ -172,13 +188,28 @@ class Stock:
             self._changed.notify_all()
 
     def _add(self, items: Iterable[Item], size: int) -> None:
-        self._changed.wait_for(lambda: self._bytes < self._budget or self._error is not None)
+        self._changed.wait_for(lambda: not self._full() or self._error is not None)
         if self._error is not None:
             raise self._error
         self.received += size
         for item in items:
             self._items.append(item)
             self._bytes += len(item[1])
+
+    def _check_begun(self, size: int) -> None:
+        """A correction of which `size` bytes are there may exceed the budget if the core wants it.
+
+        Raises ProtocolError if it becomes longer than that.
+        """
+        if size <= self._budget:
+            return
+        self._changed.wait_for(
+            lambda: (self._wanted is not None and not self._items) or self._error is not None
+        )
+        if self._error is not None:
+            raise self._error
+        if self._wanted is not None and size > self._wanted:
+            raise self._wrong(f"a correction of {self._wanted} bytes has {size} and does not end")
 
     def _wrong(self, what: str) -> ProtocolError:
         return ProtocolError(

@@ -100,6 +100,34 @@ def test_a_stock_reads_no_further_than_its_budget() -> None:
     assert stock.received == 50
 
 
+def test_a_correction_may_be_longer_than_the_budget_if_the_core_wants_it() -> None:
+    stock, tap, _ = a_stock(budget=10)
+    for message in pack([(0, b"ab"), (1, bytes(100)), (2, b"c")], limit=8):
+        tap.queue.put(message)
+    assert [len(stock.corrections(k, size)) for k, size in enumerate((2, 100, 1))] == [2, 100, 1]
+
+
+def test_a_dealer_whose_correction_never_ends_is_named_and_fills_no_memory() -> None:
+    stock, tap, heard = a_stock(budget=100)
+    for _ in range(1000):
+        tap.queue.put(Material(positions=[0], sizes=[10], corrections=bytes(10), unfinished=True))
+    with pytest.raises(ProtocolError, match="does not end") as raised:
+        stock.corrections(0, 20)
+    assert raised.value.where["service"] == "dealer" and heard
+    assert stock.received <= 120
+
+
+def test_corrections_without_content_do_not_fill_the_memory() -> None:
+    stock, tap, _ = a_stock(patience=60.0)
+    step = 1 << 14
+    for first in range(0, 16 * step, step):
+        tap.queue.put(Material(positions=range(first, first + step), sizes=[0] * step))
+    stock.seed()
+    for position in range(16 * step):
+        assert not stock.corrections(position, 0)
+        assert len(stock._items) <= 5 * step
+
+
 def test_a_silent_dealer_is_named() -> None:
     stock, _, _ = a_stock(patience=0.2)
     stock.seed()

@@ -98,7 +98,7 @@ def pack(**changed: int | bytes) -> bytes:
         (pack(reserved=1), "reserved field", "reserved field 1 instead of 0"),
         (pack(position=4), "position", "position 4 instead of 5"),
         (pack(position=6), "position", "position 6 instead of 5"),
-        (pack(size=2**63), "size", f"size {2**63} instead of 4"),
+        (pack(size=2**63), "size", f"size beyond {2**40} instead of 4"),
         (pack(chunks=2), "chunks", "chunks 2 instead of 1"),
         (pack(chunk=1), "chunk", "chunk 1 instead of 0"),
         (pack() + b"e", "length", "1 trailing bytes, where 4 bytes"),
