@@ -18,8 +18,17 @@ identifiers    one digest of an ordered identifier column, to be compared under 
 shares         a file to one stream of share chunks for each party
 disk           private, durable files
 pages          their encryption
+commitments    what a party can later be held to, of a share
+commitments    what a party can later be held to, of a share
 upload         one upload on its way into a store
 dataset        a stored data set, opened for reading
+spool          rows in a file without a name
+sealed, kept   small files encrypted; models kept as shares
+rotation       a new key for all of it
+spool          rows in a file without a name
+sealed, kept   small files encrypted; models kept as shares
+rotation       a new key for all of it
+deletions      data sets that have gone and are not yet in the ledger
 store          a party's own shares: whole data sets or nothing
 partitioning   do these data sets fit together, by rows or by columns?
 draft          a first schema for a file

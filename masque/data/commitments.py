@@ -32,6 +32,12 @@ class Commitment:
         header = b"".join(size.to_bytes(8, "big") for size in sizes)
         self._hmac = hmac.new(key, _DOMAIN + header, hashlib.sha256)
 
+    def copy(self) -> Commitment:
+        """Another that has taken the same so far."""
+        found = object.__new__(Commitment)
+        found._hmac = self._hmac.copy()
+        return found
+
     def update(self, content: bytes | bytearray | memoryview) -> None:
         """Take more bytes, uint64 little-endian."""
         self._hmac.update(content)

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from masque.data.chunks import IDENTIFIER_WORDS
+from masque.data.commitments import KEY_BYTES, Commitment
 from masque.data.disk import damaged
-from masque.data.pages import StoreKey, read_pages
-from masque.data.upload import IDENTIFIERS, ROWS, Entry
+from masque.data.pages import PAGE, StoreKey, read_pages
+from masque.data.upload import COMMITMENT, IDENTIFIERS, ROWS, Entry
 from masque.errors import NotFound
 
 Words = NDArray[np.uint64]
+
+
+def contents(entry: Entry) -> dict[str, int]:
+    """The files of a data set, rows first, and how many bytes each holds unencrypted."""
+    found = {ROWS: entry.size}
+    if entry.info.has_identifiers:
+        found[IDENTIFIERS] = 8 * IDENTIFIER_WORDS
+    if entry.commitment:
+        found[COMMITMENT] = KEY_BYTES
+    return found
 
 
 class Dataset:
@@ -27,10 +39,9 @@ class Dataset:
     def __init__(self, entry: Entry, folder: Path, key: StoreKey) -> None:
         self.entry = entry
         self._files: dict[str, int] = {}
-        self._ciphers = {name: key.cipher(folder.name, name) for name in (ROWS, IDENTIFIERS)}
-        names = [ROWS, IDENTIFIERS] if entry.info.has_identifiers else [ROWS]
+        self._ciphers = {name: key.cipher(folder.name, name) for name in contents(entry)}
         try:
-            for name in names:
+            for name in contents(entry):
                 self._files[name] = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             self.close()
@@ -72,9 +83,29 @@ class Dataset:
             )
         return self._words(IDENTIFIERS, 0, IDENTIFIER_WORDS)
 
-    def _words(self, file: str, first: int, count: int) -> Words:
+    def content(self, file: str) -> Iterator[bytearray]:
+        """All of one of `contents`, page by page. Errors: MasqueError if it is damaged."""
+        size = contents(self.entry)[file]
+        for first in range(0, size, PAGE):
+            yield self._read(file, first, min(PAGE, size - first))
+
+    def commitment(self) -> str:
+        """The commitment to what is stored here, computed anew; empty if it has no key."""
+        if not self.entry.commitment:
+            return ""
+        key = b"".join(self.content(COMMITMENT))
+        found = Commitment(key, self.entry.info)
+        for name in contents(self.entry):
+            if name != COMMITMENT:
+                for part in self.content(name):
+                    found.update(part)
+        return found.value()
+
+    def _read(self, file: str, first: int, size: int) -> bytearray:
         assert file in self._files, "the data set is closed"
-        content = read_pages(
-            self._files[file], self.entry.name, self._ciphers[file], 8 * first, 8 * count
-        )
+        cipher = self._ciphers[file]
+        return read_pages(self._files[file], self.entry.name, cipher, first, size)
+
+    def _words(self, file: str, first: int, count: int) -> Words:
+        content = self._read(file, 8 * first, 8 * count)
         return np.frombuffer(content, dtype="<u8").astype(np.uint64, copy=False)

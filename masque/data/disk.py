@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from pathlib import Path
 from typing import IO
 
 from masque.errors import Conflict, MasqueError, Refused
+
+BESIDE = ".new-"
+"""What the names of files and folders begin with that a crash may leave behind, of no use."""
 
 
 def make_directory(path: Path) -> None:
@@ -40,6 +44,20 @@ def create(path: Path, *, fresh: bool = True) -> IO[bytes]:
     """A file to write, mode 0600; if `fresh` it must not exist yet."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if fresh else 0)
     return os.fdopen(os.open(path, flags, 0o600), "wb")
+
+
+def replace(path: Path, content: bytes) -> None:
+    """`path` has this content, mode 0600; a crash leaves what was there before. Errors: OSError."""
+    beside = path.with_name(f"{BESIDE}{secrets.token_hex(8)}")
+    try:
+        with create(beside) as file:
+            file.write(content)
+            flush(file)
+        os.replace(beside, path)
+        sync(path.parent)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def flush(file: IO[bytes]) -> None:

@@ -10,7 +10,6 @@ Source: NIST SP 800-38D (GCM), section 8.2.1 (deterministic nonces).
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import IO
@@ -18,7 +17,7 @@ from typing import IO
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from masque.data.disk import create, damaged, flush, sync, unwritable
+from masque.data.disk import damaged, flush, replace, unwritable
 from masque.errors import MasqueError
 from masque.mpc import prg
 
@@ -81,14 +80,14 @@ def load_key(path: Path, *, create_if_missing: bool) -> StoreKey:
 def _keep(path: Path, secret: bytes) -> None:
     """Write a new key, whole or not at all."""
     try:
-        with create(path) as file:
-            file.write(secret)
-            flush(file)
-        sync(path.parent)
+        replace(path, secret)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            path.unlink()
         raise unwritable(path, error) from None
+
+
+def next_key(path: Path) -> Path:
+    """Where the key is that replaces the one at `path`, while it is being rotated."""
+    return path.with_name(f"{path.name}.next")
 
 
 class PageWriter:
@@ -100,7 +99,7 @@ class PageWriter:
         self._waiting = bytearray()
         self._page = 0
 
-    def write(self, content: bytes | memoryview) -> None:
+    def write(self, content: bytes | bytearray | memoryview) -> None:
         """Takes more content. Errors: OSError."""
         self._waiting += content
         full = len(self._waiting) - len(self._waiting) % PAGE

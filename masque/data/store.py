@@ -3,7 +3,9 @@
     <directory>/key                     encrypts the shares, unless it lies elsewhere
     <directory>/lock                    held by the one process that uses the store
     <directory>/datasets/<name>.json    what is visible: public description, owner, which folder
-    <directory>/shares/<random>/        rows.u64 (the share matrix), identifiers.u64 (4 words)
+    <directory>/shares/<random>/        rows.u64 (the share matrix), identifiers.u64 (4 words),
+                                        commitment.key (see `commitments`)
+    <directory>/deleted/<random>.json   what has gone and is not yet in the ledger
 
 An upload is written to a folder of its own that nothing names yet. `commit` makes it durable and
 then renames one small file into `datasets/`: before that the data set does not exist, after it
@@ -21,19 +23,23 @@ import secrets
 import shutil
 import threading
 import time
+import weakref
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from masque.data.chunks import IDENTIFIER_WORDS
-from masque.data.dataset import Dataset
+from masque.data.dataset import Dataset, contents
+from masque.data.deletions import Deletions, Note
 from masque.data.disk import create, damaged, flush, full, lock, make_directory, sync
-from masque.data.pages import load_key, stored_size
+from masque.data.pages import StoreKey, load_key, next_key, stored_size
+from masque.data.spool import FileRows
 from masque.data.table import TableInfo
-from masque.data.upload import IDENTIFIERS, ROWS, Entry, Writer, check_name
+from masque.data.upload import Entry, Writer, check_name
 from masque.errors import Conflict, InputError, MasqueError, NotFound, Refused
+from masque.mpc.types import Shape
 
 Words = NDArray[np.uint64]
 
@@ -66,12 +72,15 @@ class Store:
         self._entries: dict[str, Entry] = {}
         self._writers: set[Writer] = set()
         self._damaged: set[str] = set()
+        self._spooled = 0
         for path in (self._root, self._names, self._shares):
             make_directory(path)
         self._lock = lock(self._root / "lock")
         try:
+            self._deletions = Deletions(self._root / "deleted")
             self._recover()
             path = Path(key_file) if key_file else self._root / "key"
+            _check_not_rotating(path)
             empty = not self._entries and not self._damaged
             self._key = load_key(path, create_if_missing=empty)
             self._check_key()
@@ -83,6 +92,11 @@ class Store:
     def directory(self) -> Path:
         """Where everything is kept."""
         return self._root
+
+    @property
+    def key(self) -> StoreKey:
+        """What encrypts the shares."""
+        return self._key
 
     def __enter__(self) -> Store:
         return self
@@ -135,6 +149,39 @@ class Store:
     def _size(self) -> int:
         held = sum(entry.size for entry in self._entries.values())
         return held + sum(writer.info.share_bytes for writer in self._writers)
+
+    def spool(self, shape: Shape) -> FileRows:
+        """Room on disk for a job's opened masked values; counted until it is let go.
+
+        Errors: Refused if the store may not hold so much, or the disk has no room.
+        """
+        size = 8 * prod(shape)
+        with self._guard:
+            if self._over(size):
+                raise Refused(
+                    f"the store may hold {self._capacity} bytes; {size} bytes that a job needs "
+                    "while it runs do not fit any more.",
+                    hint="Raise limits.store_bytes of the party, or delete data sets that are no "
+                    "longer needed; then submit the job again.",
+                )
+            self._spooled += size
+        try:
+            rows = FileRows(self._root, shape)
+        except BaseException:
+            self._let_go(size)
+            raise
+        weakref.finalize(rows, self._let_go, size)
+        return rows
+
+    def _let_go(self, size: int) -> None:
+        with self._guard:
+            self._spooled -= size
+
+    def _over(self, size: int) -> bool:
+        """Whether so many bytes more are too many."""
+        if self._capacity is None:
+            return False
+        return self._size() + self._spooled + size > self._capacity
 
     def open(self, name: str) -> Dataset:
         """The data set `name` as it is now, to be read from and closed. Errors: as `entry`."""
@@ -191,12 +238,24 @@ class Store:
             entry = None if name in self._damaged and owner is None else self.entry(name)
             if entry is not None and owner is not None and owner != entry.owner:
                 raise _foreign(name, "Only its owner may delete it.")
-            (self._names / f"{name}.json").unlink(missing_ok=True)
-            sync(self._names)
+            description = self._names / f"{name}.json"
+            if entry is not None:
+                self._deletions.take(description, entry)
+            else:
+                description.unlink(missing_ok=True)
+                sync(self._names)
             self._entries.pop(name, None)
             self._damaged.discard(name)
         if entry is not None:
             shutil.rmtree(self._shares / entry.folder, ignore_errors=True)
+            self._deletions.gone(entry, replaced=False)
+
+    def on_deletion(self, note: Note) -> None:
+        """`note(entry, replaced)` is called whenever a data set has gone; first for those that went
+        when nobody heard of it. Errors: those of `note`.
+        """
+        with self._guard:
+            self._deletions.tell(note, self._entries)
 
     def _check_free(self, name: str, owner: str, replace: bool) -> None:
         entry = self._entries.get(name)
@@ -216,7 +275,7 @@ class Store:
         pending = sum(writer.missing for writer in self._writers)
         if info.share_bytes > free - pending:
             raise full(info.share_bytes)
-        if self._capacity is not None and self._size() + info.share_bytes > self._capacity:
+        if self._over(info.share_bytes):
             raise Refused(
                 f"the store may hold {self._capacity} bytes; this upload does not fit any more.",
                 hint="Delete data sets that are no longer needed.",
@@ -231,10 +290,13 @@ class Store:
             created=time.time(),
             folder=writer.folder.name,
             key_name=self._key.name,
+            commitment=writer.commitment(),
         )
         with self._guard:
             self._check_free(writer.name, writer.owner, writer.replace)
             old = self._entries.get(writer.name)
+            if old is not None:
+                self._deletions.remember(self._names / f"{writer.name}.json", old)
             described = writer.folder / "entry.json"
             with create(described) as file:
                 file.write(entry.model_dump_json().encode())
@@ -246,6 +308,7 @@ class Store:
                 sync(self._names)
                 if old is not None:
                     shutil.rmtree(self._shares / old.folder, ignore_errors=True)
+                    self._deletions.replaced(old)
         return entry
 
     def _forget(self, writer: Writer) -> None:
@@ -285,12 +348,10 @@ class Store:
 
     def _whole(self, name: str, entry: Entry) -> bool:
         folder = self._shares / entry.folder
-        wanted = {ROWS: stored_size(entry.info.share_bytes)}
-        if entry.info.has_identifiers:
-            wanted[IDENTIFIERS] = stored_size(8 * IDENTIFIER_WORDS)
         try:
             return entry.name == name and all(
-                (folder / file).stat().st_size == size for file, size in wanted.items()
+                (folder / file).stat().st_size == stored_size(size)
+                for file, size in contents(entry).items()
             )
         except OSError:
             return False
@@ -298,3 +359,12 @@ class Store:
 
 def _foreign(name: str, hint: str) -> Refused:
     return Refused(f"the data set {name!r} belongs to somebody else.", hint=hint, dataset=name)
+
+
+def _check_not_rotating(key: Path) -> None:
+    if next_key(key).exists():
+        raise MasqueError(
+            f"the rotation of the key {key} was broken off.",
+            hint="Complete it: `masque party rotate-key` with this party's configuration file.",
+            file=str(key),
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict, Field
 
 from masque.data.chunks import IDENTIFIER_WORDS, MAX_CHUNK_BYTES, checksum
+from masque.data.commitments import KEY_BYTES, Commitment
 from masque.data.disk import create, full, sync
 from masque.data.pages import PageWriter, StoreKey
 from masque.data.table import TableInfo
@@ -20,6 +22,7 @@ from masque.errors import InputError, MasqueError, ProtocolError
 
 ROWS = "rows.u64"
 IDENTIFIERS = "identifiers.u64"
+COMMITMENT = "commitment.key"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -35,7 +38,11 @@ def check_name(name: str) -> str:
 
 
 class Entry(BaseModel):
-    """One visible data set. `upload_id` is the same at all parties of one upload."""
+    """One visible data set. `upload_id` is the same at all parties of one upload.
+
+    `commitment` is that to the share (`masque.data.commitments`); empty for data sets that were
+    stored by versions of Masque without any.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,6 +53,7 @@ class Entry(BaseModel):
     created: float
     folder: str = Field(pattern=r"^[0-9a-f]{32}$", repr=False)
     key_name: str
+    commitment: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 
     @property
     def size(self) -> int:
@@ -72,7 +80,8 @@ class Writer:
     row: int = 0
     _file: IO[bytes] | None = field(default=None, repr=False)
     _pages: PageWriter | None = field(default=None, repr=False)
-    _identifiers: bool = field(default=False, repr=False)
+    _identifiers: bytes | None = field(default=None, repr=False)
+    _commitment: Commitment | None = field(default=None, repr=False)
     _open: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +89,9 @@ class Writer:
             self.folder.mkdir(mode=0o700)
             self._file = create(self.folder / ROWS)
             self._pages = self._encrypted(self._file, ROWS)
+            key = os.urandom(KEY_BYTES)
+            self._write_small(COMMITMENT, key)
+        self._commitment = Commitment(key, self.info)
 
     def __enter__(self) -> Writer:
         return self
@@ -106,6 +118,8 @@ class Writer:
         except MasqueError:
             self.abort()
             raise
+        assert self._commitment is not None, "the upload is open"
+        self._commitment.update(payload)
         self.row += rows
 
     def write_identifiers(self, payload: bytes | memoryview) -> None:
@@ -119,16 +133,14 @@ class Writer:
             problem = "an identifier digest for a table without identifiers"
         elif memoryview(payload).nbytes != 8 * IDENTIFIER_WORDS:
             problem = f"an identifier digest that has not {8 * IDENTIFIER_WORDS} bytes"
-        elif self._identifiers:
+        elif self._identifiers is not None:
             problem = "an identifier digest twice"
         if problem:
             self.abort()
             raise self._refusal(problem)
-        with self._disk(), create(self.folder / IDENTIFIERS) as file:
-            pages = self._encrypted(file, IDENTIFIERS)
-            pages.write(payload)
-            pages.finish()
-        self._identifiers = True
+        with self._disk():
+            self._write_small(IDENTIFIERS, payload)
+        self._identifiers = bytes(payload)
 
     def commit(self) -> Entry:
         """Makes the data set durable and visible, at once or not at all.
@@ -138,8 +150,9 @@ class Writer:
         """
         pages = self._check_open()
         try:
-            if self.row != self.info.rows or self._identifiers != self.info.has_identifiers:
-                lacking = "" if self._identifiers else " and without its identifier digest"
+            identified = self._identifiers is not None
+            if self.row != self.info.rows or identified != self.info.has_identifiers:
+                lacking = "" if identified else " and without its identifier digest"
                 raise self._refusal(
                     f"it ended after {self.row} of {self.info.rows} rows"
                     + (lacking if self.info.has_identifiers else "")
@@ -156,6 +169,13 @@ class Writer:
         self._close()
         return entry
 
+    def commitment(self) -> str:
+        """The commitment to the share, once all of it has come."""
+        assert self._commitment is not None and not self.missing, "the share is whole"
+        found = self._commitment.copy()
+        found.update(self._identifiers or b"")
+        return found.value()
+
     def abort(self) -> None:
         """Gives the upload up and removes what it wrote. Does nothing after `commit`."""
         if not self._open:
@@ -169,6 +189,12 @@ class Writer:
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk cannot flush its last bytes
                 self._file.close()
+
+    def _write_small(self, name: str, content: bytes | memoryview) -> None:
+        with create(self.folder / name) as file:
+            pages = self._encrypted(file, name)
+            pages.write(content)
+            pages.finish()
 
     def _encrypted(self, file: IO[bytes], name: str) -> PageWriter:
         return PageWriter(file, self.key.cipher(self.folder.name, name))

@@ -203,6 +203,7 @@ def test_names_cannot_leave_the_directory(tmp_path: Path, name: str) -> None:
     assert files(tmp_path) == [
         "store",
         "store/datasets",
+        "store/deleted",
         "store/key",
         "store/lock",
         "store/shares",
@@ -247,6 +248,7 @@ def test_two_uploads_of_one_name_cannot_both_win(tmp_path: Path) -> None:
 
 def test_deleting_removes_the_shares(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
+        store.on_deletion(lambda *_: None)
         before = files(tmp_path)
         stored(store)
         store.delete("a")

@@ -1,0 +1,94 @@
+"""Models that a party keeps as shares, whole or not at all, encrypted with the store's key.
+
+<directory>/<name>/job.json          the bound job that made it: public
+<directory>/<name>/<output>.share    this party's share of one output, sealed to its place
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from masque.data.disk import BESIDE, create, flush, make_directory, replace, sync
+from masque.data.pages import StoreKey
+from masque.data.sealed import key_of, seal, unseal
+from masque.errors import MasqueError, NotFound
+
+
+class KeptModels:
+    """The models kept in `directory`; those of versions that did not encrypt them are encrypted."""
+
+    def __init__(self, directory: Path, key: StoreKey) -> None:
+        self._directory, self._key = directory, key
+        make_directory(directory)
+        for left in (*directory.glob(f"{BESIDE}*"), *directory.glob(f"*/{BESIDE}*")):
+            shutil.rmtree(left, ignore_errors=True)
+            left.unlink(missing_ok=True)
+        rekey(directory, [key], key)
+
+    def __contains__(self, name: str) -> bool:
+        return (self._directory / name).exists()
+
+    def keep(self, name: str, job: bytes, shares: Mapping[str, bytes]) -> None:
+        """Store a model; `shares` by output. Errors: MasqueError if it cannot be."""
+        beside = self._directory / f"{BESIDE}{secrets.token_hex(8)}"
+        try:
+            beside.mkdir(mode=0o700)
+            _write(beside / "job.json", job)
+            for output, share in shares.items():
+                file = _file(output)
+                _write(beside / file, seal(share, self._key, _place(name, file)))
+            sync(beside)
+            os.rename(beside, self._directory / name)
+            sync(self._directory)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise MasqueError(
+                f"the model {name!r} could not be kept: {error.strerror}.",
+                hint="Choose another name for keep_shares, or free space at the party.",
+            ) from None
+
+    def share(self, name: str, output: str) -> bytes:
+        """This party's share of an output. Errors: NotFound; MasqueError if it is damaged."""
+        file = _file(output)
+        try:
+            stored = (self._directory / name / file).read_bytes()
+        except OSError:
+            raise NotFound(f"no {output!r} of a model {name!r} is kept here.", model=name) from None
+        return unseal(stored, {self._key.name: self._key}, _place(name, file))
+
+
+def rekey(directory: Path, known: list[StoreKey], key: StoreKey) -> int:
+    """Encrypt every share with `key`, whether it is plain or sealed with one of `known`.
+
+    Returns how many were not yet. Each file is replaced by itself, so a crash leaves a mixture
+    that doing it again completes. Errors: MasqueError naming a file under an unknown key; OSError.
+    """
+    keys, count = {each.name: each for each in known}, 0
+    for path in sorted(directory.glob("*/*.share")):
+        stored = path.read_bytes()
+        if key_of(stored) == key.name:
+            continue
+        place = _place(path.parent.name, path.name)
+        content = stored if key_of(stored) is None else unseal(stored, keys, place)
+        replace(path, seal(content, key, place))
+        count += 1
+    return count
+
+
+def _file(output: str) -> str:
+    return f"{quote(output, safe='')}.share"
+
+
+def _place(name: str, file: str) -> str:
+    return f"kept/{name}/{file}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    with create(path) as file:
+        file.write(content)
+        flush(file)
