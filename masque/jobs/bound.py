@@ -52,7 +52,7 @@ class BoundJob(Section):
     fresh masks. `client` is who submitted the job. `start` is the model that it starts from.
     """
 
-    format: Literal["masque job 2"] = "masque job 2"
+    format: Literal["masque job 3"] = "masque job 3"
     job_id: Name
     attempt: Annotated[int, Field(ge=1, le=2**31 - 1)]
     spec: JobSpec

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 from masque.jobs.bound import BoundJob
 from masque.jobs.fit import SharedTable
 from masque.jobs.models import AdamSpec, LinearSpec, OptimizerSpec, SequentialSpec
 from masque.jobs.networks import network_of
 from masque.jobs.spec import EVERYBODY
 from masque.ml.network import Adam, Optimizer, Sgd
-from masque.ml.task import ALL, EarlyStop, Kind, Table, Task
+from masque.ml.task import ALL, EarlyStop, Kind, Privacy, Table, Task
 from masque.ml.training import build
 from masque.mpc.program import Program
 
@@ -72,7 +74,23 @@ def task_of(job: BoundJob) -> Task:
         optimizer=_optimizer(training.optimizer) if network else None,
         gradient_clip=training.gradient_clip,
         start=_table(job.start, label.name) if job.start else None,
+        privacy=_privacy(job),
     )
+
+
+def _privacy(job: BoundJob) -> Privacy | None:
+    """A row is no longer than the bounds of its columns; of one category's columns one is 1."""
+    spec = job.spec.privacy
+    if spec is None:
+        return None
+    tables = job.tables if job.spec.data.partition == "columns" else job.tables[:1]
+    longest: dict[tuple[int, bool, str], float] = {}
+    for index, table in enumerate(tables):
+        for column in table.info.features:
+            category = column.kind == "category"
+            key = index, category, column.source if category else column.name
+            longest[key] = max(longest.get(key, 0.0), column.bound)
+    return Privacy(spec.epsilon, spec.delta, sqrt(sum(bound**2 for bound in longest.values())))
 
 
 def _momentum(optimizer: OptimizerSpec) -> float:

@@ -130,6 +130,7 @@ def _data(spec: JobSpec, tables: Sequence[SharedTable]) -> Iterator[Complaint]:
     else:
         together = list(_joined(spec, tables))
     yield from together
+    yield from _private(spec, tables)
     label = joined_label(spec, infos)
     features = joined_features(spec, infos)
     if not features:
@@ -196,6 +197,17 @@ def _joined(spec: JobSpec, tables: Sequence[SharedTable]) -> Iterator[Complaint]
             ("data", "label"),
             f"{spec.data.label!r} is in {' and '.join(map(repr, labelled))}",
             "Share it in one of them only.",
+        )
+
+
+def _private(spec: JobSpec, tables: Sequence[SharedTable]) -> Iterator[Complaint]:
+    """Whether identifiers match is opened, and is no more private than they are."""
+    joined = spec.data.partition == "columns"
+    if spec.privacy and joined and any(table.info.has_identifiers for table in tables):
+        yield Complaint(
+            ("data", "columns"),
+            "were shared with identifiers: whether they match would be opened without noise",
+            "Share them again without an identifier column, in an order that was agreed on.",
         )
 
 

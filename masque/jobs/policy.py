@@ -8,6 +8,7 @@ row in, and no step of training on a single row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from os import PathLike
 from typing import Annotated, Any, Protocol
 
@@ -55,6 +56,7 @@ class Policy(Section):
     refused, whatever the coordinator says. `maximum_opened_bits` bounds the sum over all openings
     that the program declares. `minimum_batch_rows` counts the smallest step of an epoch, which is
     the last: with an l2 that forgets the steps before, weights are the gradient of that batch.
+    Where `maximum_epsilon` or `maximum_delta` is given, every job must have `privacy`.
     """
 
     coordinators: Allowed = None
@@ -68,6 +70,8 @@ class Policy(Section):
     minimum_held_out_rows: Annotated[int, Field(ge=1)] = 4
     minimum_batch_rows: Annotated[int, Field(ge=1)] = 2
     maximum_opened_bits: Annotated[int, Field(ge=0)] | None = None
+    maximum_epsilon: Annotated[float, Field(gt=0)] | None = None
+    maximum_delta: Annotated[float, Field(gt=0)] | None = None
 
     def check(self, job: BoundJob, openings: Iterable[Opening], party: str) -> None:
         """Does this policy of `party` allow the job and what its program opens?
@@ -121,10 +125,22 @@ class Policy(Section):
         if smallest < self.minimum_batch_rows:
             value = f"a batch of {smallest} ({training} rows in batches of {batch})"
             yield "minimum_batch_rows", value, f"{self.minimum_batch_rows} or more in every batch"
+        yield from self._private(job)
         bits = sum(opening.bits for opening in openings)
         if self.maximum_opened_bits is not None and bits > self.maximum_opened_bits:
             value = f"{bits} opened bits"
             yield "maximum_opened_bits", value, f"{self.maximum_opened_bits} or fewer"
+
+    def _private(self, job: BoundJob) -> Iterator[tuple[str, str, str]]:
+        for rule, most in (
+            ("maximum_epsilon", self.maximum_epsilon),
+            ("maximum_delta", self.maximum_delta),
+        ):
+            name = rule.removeprefix("maximum_")
+            value: float = getattr(job.spec.privacy, name, inf)
+            if most is not None and value > most:
+                wrong = "a job without privacy" if value == inf else f"{name} {value:g}"
+                yield rule, wrong, f"privacy with {name} {most:g} or less"
 
 
 def load(path: str | PathLike[str]) -> Policy:

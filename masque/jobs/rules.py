@@ -64,6 +64,8 @@ def complaints_about(sections: Mapping[str, Any]) -> list[Complaint]:
         found += complaints_about_network(model)
     if data is not None and reveal is not None:
         found += _evaluated(data, reveal)
+    if sections.get("privacy") is not None:
+        found += complaints_about_privacy(data, model, training, reveal)
     return found
 
 
@@ -181,6 +183,45 @@ def _evaluated(data: DataSpec, reveal: RevealSpec) -> Iterator[Complaint]:
             ("data", "holdout"),
             "is 0, but reveal.metrics are computed on held-out rows",
             "Add holdout: 0.2 to data, or remove reveal.",
+        )
+
+
+def complaints_about_privacy(
+    data: DataSpec | None,
+    model: AnyModel | None,
+    training: TrainingSpec | None,
+    reveal: RevealSpec | None,
+) -> Iterator[Complaint]:
+    """What would tell of rows beside the noise, or keeps one row's influence from being bounded."""
+    if isinstance(model, SequentialSpec):
+        yield Complaint(
+            ("model", "kind"),
+            "cannot be sequential with privacy: nothing bounds what one row changes of a network",
+            "Use linear_regression, logistic_regression or softmax_regression.",
+        )
+    if data is not None and data.standardize:
+        yield Complaint(
+            ("data", "standardize"),
+            "does not go with privacy: means and deviations tell of rows, and are given away",
+            "Remove it, and scale columns by public ranges in their schema.",
+        )
+    if reveal is not None and reveal.metrics:
+        yield Complaint(
+            ("reveal", "metrics"),
+            "do not go with privacy: no noise is added to them",
+            "Remove reveal, and measure the model on rows of your own.",
+        )
+    if training is not None and training.early_stop is not None:
+        yield Complaint(
+            ("training", "early_stop"),
+            "does not go with privacy: its bits tell of rows without noise",
+            "Remove it; fewer epochs need less noise as well.",
+        )
+    if training is not None and training.optimizer.kind == "sgd" and training.optimizer.momentum:
+        yield Complaint(
+            ("training", "optimizer", "momentum"),
+            "does not go with privacy: what one row can change is not bounded tightly with it",
+            "Remove it.",
         )
 
 

@@ -157,6 +157,13 @@ class OutputSpec(Section):
         return "open" if self.keep_shares is None else "kept"
 
 
+class PrivacySpec(Section):
+    """Noise in the weights, so that the model is (epsilon, delta)-differentially private."""
+
+    epsilon: Annotated[Real, Field(ge=0.001, le=100)] = Field(examples=["1.0"])
+    delta: Annotated[Real, Field(ge=1e-15, le=0.01)] = Field(examples=["1e-6"])
+
+
 class JobSpec(Section):
     """A whole job file. See `docs/job.md`."""
 
@@ -168,6 +175,7 @@ class JobSpec(Section):
     )
     reveal: RevealSpec = RevealSpec()
     model_output: OutputSpec = Field(examples=["{sealed_to: [analyst]}"])
+    privacy: PrivacySpec | None = None
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -219,6 +227,7 @@ def _sections_that_hold(value: Any) -> dict[str, Section]:
         "training": TrainingSpec,
         "reveal": RevealSpec,
         "model_output": OutputSpec,
+        "privacy": PrivacySpec,
     }
     found: dict[str, Section] = {}
     for key, kind in kinds.items():

@@ -43,6 +43,11 @@ def release(task: Task, limits: Bounds, factors: Factors) -> Release:
     return Release(epsilon, delta, moved, whole * ulp, values, task.model_to)
 
 
+def score_noise(task: Task, found: Release) -> float:
+    """Standard deviation of what the noise of all parties does to a score of the longest row."""
+    return found.sigma * sqrt(task.parties) * row_norm(task)
+
+
 def row_norm(task: Task) -> float:
     """Of a row of the design matrix, its rounding and the intercept's one included."""
     assert task.privacy is not None

@@ -9,12 +9,16 @@ from masque.ml.bounds import Bounds, bounds, row_bounds
 from masque.ml.descent import Descent
 from masque.ml.learning import Learning
 from masque.ml.network import Adam
+from masque.ml.privacy import release, score_noise
 from masque.ml.record import Found
 from masque.ml.task import Task
+from masque.mpc.program import Release
 
 RING_BITS = 62
 FEW = 2.0
 """Bits left that are worth a warning."""
+LOUD = {"linear": 0.5, "logistic": 1.0, "softmax": 1.0}
+"""Noise of a score that is worth a warning: of half ranges of the label, or of log-odds."""
 USUAL_WEIGHTS, USUAL_ACTIVATIONS, USUAL_RESIDUALS = 20, 14, 20
 """Fraction bits; fewer are worth a warning."""
 
@@ -53,7 +57,10 @@ def ranges(task: Task) -> Ranges:
     """The ranges of a task that can be built. Errors: as of `masque.ml.training.build`."""
     if task.network is None:
         within = bounds(task)
-        return Ranges(Descent(task, within).found, (), tuple(_of_scales(within)))
+        descent, concerns = Descent(task, within), _of_scales(within)
+        if task.privacy:
+            concerns += _of_noise(task, release(task, within, descent.factors))
+        return Ranges(descent.found, (), tuple(concerns))
     kinds = tuple(layer.kind for layer in task.network.layers)
     task = replace(task, intercept=False)
     learning = Learning(task, row_bounds(task))
@@ -73,6 +80,21 @@ def _of_scales(within: Bounds) -> list[Concern]:
             text += ", so that nothing leaves the ring. Lower"
             found.append(Concern(f"{text} {field}, or the ranges of columns.", field))
     return found
+
+
+def _of_noise(task: Task, found: Release) -> list[Concern]:
+    """Of a model with privacy: noise that drowns it, a delta that lets whole rows through."""
+    concerns = []
+    noise = score_noise(task, found)
+    if noise > LOUD[task.kind]:
+        text = f"Noise may move a score by {noise:.2g} (standard deviation), and a model whose"
+        text += f" scores are off by {LOUD[task.kind]:g} says little. Raise privacy.epsilon, raise"
+        text += " model.l2, train fewer epochs, or use more rows or fewer columns."
+        concerns.append(Concern(text, "privacy.epsilon"))
+    if found.delta * task.training_rows > 1:
+        text = f"A delta of {found.delta:g} allows for giving away one row of {task.training_rows}"
+        concerns.append(Concern(f"{text}. Lower privacy.delta.", "privacy.delta"))
+    return concerns
 
 
 def _of_network(task: Task, learning: Learning, found: tuple[Found, ...]) -> list[Concern]:
