@@ -14,7 +14,7 @@ from cryptography import x509
 
 from masque.errors import IdentityError
 from masque.wire.certificates import revoked
-from masque.wire.identity import Identity
+from masque.wire.identity import Identity, Role
 from masque.wire.revocation import Revocations, Serials
 
 _log = structlog.get_logger("masque.wire")
@@ -39,7 +39,9 @@ class Callers:
         if not context.add_callback(lambda: self._forget(context)):
             self._forget(context)
         if serial in self._revocations:
-            raise revoked(f"The certificate of {who}")
+            error = revoked(f"The certificate of {who}")
+            error.where["party" if who.role is Role.PARTY else "service"] = who.name
+            raise error
 
     def _forget(self, context: grpc.ServicerContext) -> None:
         with self._lock:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from cryptography import x509
 
-from masque.errors import IdentityError
+from masque.errors import IdentityError, MasqueError
 from masque.wire.certificates import revoked
+from masque.wire.failures import translate
 from masque.wire.identity import Identity
-from masque.wire.preflight import check_connection
+from masque.wire.preflight import check, check_connection
 from masque.wire.revocation import Serials
 from masque.wire.tls import MAX_REPLY, Credentials, Option, channel_options
 from masque.wire.tracing import traced
@@ -51,20 +52,20 @@ class PinnedChannel(grpc.Channel):
         self._lock = threading.Lock()
         self._opened: Opened | None = None
         self._former: list[Opened] = []
-        self._closed = False
+        self._closed = threading.Event()
         self._leave = credentials.trust.revocations.subscribe(self._look_up)
 
     def channel(self) -> grpc.Channel:
         """The channel that only the certificate now seen can answer. Raises like `preflight`."""
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 raise ValueError("this channel is closed")  # gRPC itself may crash
             if self._opened is None:
                 own = self._credentials.renewed()
                 seen = check_connection(self._address, self._expected, own, patience=PATIENCE)
                 secured = own.for_channel(only=seen)
                 inner = grpc.secure_channel(self._address, secured, options=self._options)
-                if self._closed:
+                if self._closed.is_set():
                     inner.close()
                 self._opened = seen, inner
             seen, inner = self._opened
@@ -82,7 +83,7 @@ class PinnedChannel(grpc.Channel):
     def close(self) -> None:
         """Close it, with everything that is under way."""
         self._leave()
-        self._closed = True
+        self._closed.set()
         for _, inner in self._all():
             inner.close()
 
@@ -174,3 +175,21 @@ class Pinned:
         self._pinned = PinnedChannel(address, expected, credentials, chosen, on_revoked)
         self.channel = traced(self._pinned)
         self.forget, self.close = self._pinned.forget, self._pinned.close
+        self._place = address, expected, credentials
+
+    def meaning(self, error: grpc.RpcError) -> MasqueError:
+        """What a failed call means; one that the service has cut off, with another look.
+
+        A service that ends the calls of a revoked certificate cannot say so in the call itself.
+        """
+        address, expected, credentials = self._place
+        found = translate(error, service=expected, address=address)
+        if found.where.get("details") is None or error.code() is not grpc.StatusCode.CANCELLED:
+            return found
+        try:
+            check(address, expected, credentials.renewed(), patience=PATIENCE)
+        except IdentityError as refused:
+            return refused
+        except MasqueError:
+            return found
+        return found

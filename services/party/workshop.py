@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from masque.data.spool import FileRows
 from masque.data.store import Store
 from masque.errors import MasqueError
@@ -22,7 +24,7 @@ from masque.v1.dealer_pb2_grpc import DealerStub
 from masque.wire import memory
 from masque.wire.binding import Binding
 from masque.wire.exchange import PeerExchange
-from masque.wire.failures import translated
+from masque.wire.failures import translate
 from masque.wire.hub import Hub
 from masque.wire.identity import Identity, Role
 from masque.wire.pinned import Pinned
@@ -199,6 +201,7 @@ class DealerStream:
         )
         stub: Any = DealerStub(self._channel.channel)
         self._call = stub.Correlations(request, timeout=DAY)
+        self._cancelled = False
 
     def _named(self, error: MasqueError) -> MasqueError:
         if error.where.get("service") == str(self._dealer):
@@ -208,7 +211,11 @@ class DealerStream:
     def messages(self) -> Iterator[Material]:
         """The stream, its errors named after the dealer unless it names somebody itself."""
         try:
-            yield from translated(self._call, self._dealer, self._address)
+            yield from self._call
+        except grpc.RpcError as error:
+            ours = self._cancelled
+            meant = translate(error, service=self._dealer) if ours else self._channel.meaning(error)
+            raise self._named(meant) from error
         except MasqueError as error:
             raise self._named(error) from None
         finally:
@@ -216,4 +223,5 @@ class DealerStream:
 
     def cancel(self) -> None:
         """End it; the dealer will tell the others that this party has left."""
+        self._cancelled = True
         self._call.cancel()

@@ -77,13 +77,13 @@ class Talk:
     def close(self) -> None:
         self._over.set()
 
-    def broken(self) -> grpc.StatusCode:
+    def broken(self) -> grpc.RpcError:
         """Waits until it is."""
         with pytest.raises(grpc.RpcError) as caught:
             next(self.stream)
         self.close()
-        code: grpc.StatusCode = caught.value.code()
-        return code
+        assert caught.value.code() is grpc.StatusCode.CANCELLED
+        return caught.value
 
 
 # -- callers ---------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def test_calls_of_a_revoked_certificate_end_and_none_begins(server: Running) -> 
     ):
         mine, neighbour = Talk(theirs), Talk(others)
         assert tell(server, revoke(own.authority, "b.party")) == 1
-        assert mine.broken() == grpc.StatusCode.CANCELLED
+        mine.broken()
         with pytest.raises(grpc.RpcError) as caught:
             unary(theirs, ECHO)  # the same connection
         error = translate(caught.value, service="party 'a'")
@@ -109,6 +109,17 @@ def test_calls_of_a_revoked_certificate_end_and_none_begins(server: Running) -> 
         neighbour.close()
         assert list(neighbour.stream) == []
     assert "was revoked" in str(refusal(server, "b"))
+
+
+def test_whose_call_was_ended_finds_out_why(server: Running) -> None:
+    own, who = server.project, server.server.identity
+    pinned = Pinned(server.server.address, who, own.credentials("party", "b"))
+    talk = Talk(pinned.channel)
+    tell(server, revoke(own.authority, "b.party"))
+    error = pinned.meaning(talk.broken())
+    assert isinstance(error, IdentityError) and error.where["party"] == "b"
+    assert error.message == "The certificate of party 'b' was revoked by the authority."
+    pinned.close()
 
 
 def test_a_new_certificate_of_the_same_name_is_served(server: Running) -> None:
@@ -127,7 +138,7 @@ def test_a_list_that_is_installed_is_noticed_without_being_told(server: Running)
         path.write_bytes(b"nonsense")
         assert unary(channel, ECHO) == b"hello"
         path.write_bytes(revoke(own.authority, "b.party"))
-        assert talk.broken() == grpc.StatusCode.CANCELLED
+        talk.broken()
     assert "was revoked" in str(refusal(server, "b"))
 
 
@@ -172,7 +183,7 @@ def test_a_call_to_a_server_that_is_revoked_meanwhile_ends(server: Running) -> N
     pinned = Pinned(server.server.address, who, caller, on_revoked=heard.append)
     talk = Talk(pinned.channel)
     caller.trust.revocations.take(revoke(own.authority, "a.party"), caller.trust.authorities)
-    assert talk.broken() == grpc.StatusCode.CANCELLED
+    talk.broken()
     assert [error.where["service"] for error in heard] == ["party 'a'"]
     pinned.close()
 
