@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from masque.client.model import in_owners_units
 from masque.client.network_model import network_model
+from masque.client.planning import privacy_of
 from masque.client.predictor import Predictor
 from masque.client.services import BRIEF, Services
 from masque.data.encode import from_fixed
 from masque.errors import IdentityError, NotFound, ProtocolError
 from masque.jobs.bound import BoundJob, read_bound
+from masque.jobs.compile import compile_job
 from masque.jobs.models import SequentialSpec
 from masque.jobs.networks import network_of
 from masque.mpc import sharing
@@ -59,6 +61,11 @@ class Result:
         }
 
     @property
+    def privacy(self) -> dict[str, float]:
+        """What is promised about the model, and its noise: `masque.client.planning.privacy_of`."""
+        return privacy_of(self.bound, compile_job(self.bound)) if self.bound.spec.privacy else {}
+
+    @property
     def has_model(self) -> bool:
         """Was the model promised to this recipient?"""
         return _model_outputs(self.bound) <= self.values.keys()
@@ -78,7 +85,8 @@ class Result:
         if isinstance(spec, SequentialSpec):
             network = network_of(spec, len(features))
             return network_model(network, features, label, self.values)
-        return in_owners_units(spec.kind, features, label, self.values, spec.weight_bound)
+        bound = inf if self.bound.spec.privacy else spec.weight_bound  # noise knows no bound
+        return in_owners_units(spec.kind, features, label, self.values, bound)
 
 
 def fetch(services: Services, job_id: str, recipient: str | None = None) -> Result:

@@ -7,7 +7,7 @@ with the services of a profile, or built-in ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from masque.jobs.spec import JobSpec
 if TYPE_CHECKING:
     from masque.ml.ranges import Ranges
     from masque.mpc.cost import RoundCost
+    from masque.mpc.program import Program
 
 NO_KEY = "0" * 64
 MODEL_FILES = (".npz", ".safetensors", ".json")
@@ -69,8 +70,8 @@ def summed(name: str, parts: Sequence[Part]) -> Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts in order, what the job opens, whose figures the time is by, and what bounds the
-    values of a step.
+    """The parts in order, what the job opens, whose figures the time is by, what bounds the
+    values of a step, and what noise the model has, if any.
     """
 
     job: str
@@ -81,6 +82,7 @@ class Plan:
     openings: tuple[tuple[str, int, tuple[str, ...]], ...]
     machine: Machine = field(default_factory=Machine)
     ranges: Ranges | None = None
+    privacy: dict[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> Part:
@@ -102,6 +104,7 @@ class Plan:
             "time_is": "an estimate",
             "machine": self._machine(),
             **values.as_json(self.ranges),
+            "privacy": self.privacy or None,
         }
 
     def _machine(self) -> dict[str, Any]:
@@ -137,7 +140,47 @@ def plan(spec: JobSpec, tables: Iterable[SharedTable], parties: int, machine: Ma
         openings,
         machine,
         ranges(task_of(bound)),
+        privacy_of(bound, program),
     )
+
+
+def privacy_of(bound: BoundJob, program: Program) -> dict[str, float]:
+    """What is promised about the model of a job, and the noise in it; nothing without privacy.
+
+    `noise` is that of all parties together on each weight, as trained (columns by their ranges);
+    `score_noise` what it may do to a score.
+    """
+    from masque.jobs.compile import task_of
+    from masque.ml.privacy import advantage_bound, score_noise
+
+    found = program.release
+    if found is None:
+        return {}
+    return {
+        "epsilon": found.epsilon,
+        "delta": found.delta,
+        "sensitivity": found.sensitivity,
+        "noise_of_a_party": found.sigma,
+        "noise": found.sigma * len(bound.parties) ** 0.5,
+        "score_noise": score_noise(task_of(bound), found),
+        "weight_bound": bound.spec.model.weight_bound,
+        "most_advantage": advantage_bound(found.epsilon, found.delta),
+    }
+
+
+def privacy_lines(found: Mapping[str, float]) -> list[str]:
+    """The same in words."""
+    if not found:
+        return []
+    return [
+        f"Privacy: epsilon {found['epsilon']:g}, delta {found['delta']:g}. One row moves the"
+        f" weights by {found['sensitivity']:.4g} at most.",
+        f"Noise: {found['noise']:.4g} on each weight ({found['noise_of_a_party']:.4g} from each"
+        f" party; weights are limited to {found['weight_bound']:g}), up to"
+        f" {found['score_noise']:.4g} on a score.",
+        "No attack tells a row that was trained on from another with an advantage above"
+        f" {found['most_advantage']:.1%}.",
+    ]
 
 
 def _part(found: RoundCost, parties: int, machine: Machine) -> Part:

@@ -109,6 +109,8 @@ class Attempt:
         self.recipients = recipients
         self.trained = 0
         """Training rounds that were run, without those that early stopping left out."""
+        self.commitments: Mapping[str, str] = {}
+        """To this party's shares of the job's data sets, by name."""
         self._openings, self._doors = openings, doors
         self._worker = ThreadPoolExecutor(1, f"job-{job.job_id}")
         self._party: Party | None = None
@@ -157,8 +159,15 @@ class Attempt:
                 job.job_id, job.attempt, opening.name, opening.bits, opening.to
             )
             self._account.declared_openings += 1
+        self._note_release(k)
         party.run_round(k)
         self.trained += 1
+
+    def _note_release(self, k: int) -> None:
+        """Every attempt that gets as far draws fresh noise: a release of its own, which adds up."""
+        release, job = self.program.release, self.job
+        if release is not None and k == len(self.program.rounds) - 1:
+            self._doors.ledger.record(job.job_id, job.attempt, str(release), 0, release.to)
 
     def complete(self) -> Party:
         """The interpreter after the last round, for its outputs."""

@@ -111,7 +111,7 @@ def result(
     json: Json = False,
 ) -> None:
     """Open the result of a job with your private key: metrics, and the model to a file."""
-    from masque.client import export, opening
+    from masque.client import export, opening, planning
     from masque.client.profile import load
     from masque.client.services import Services
 
@@ -119,7 +119,9 @@ def result(
         export.format_of(out, form)
     with Services(load(profile)) as services:
         found = opening.fetch(services, job, recipient)
-    about = {"job": job, "metrics": found.metrics}
+    about: dict[str, Any] = {"job": job, "metrics": found.metrics}
+    if found.privacy:
+        about["privacy"] = found.privacy
     model = found.model if out is not None or found.has_model else None
     written = export.write(model, out, form, about) if out is not None and model else None
     if json:
@@ -131,6 +133,8 @@ def result(
         for name, value in found.metrics.items():
             console.line(f"{name}: {value:.6f}" if isinstance(value, float) else f"{name}: {value}")
         _show_network(model)
+        for text in planning.privacy_lines(found.privacy):
+            console.line(text)
         if written:
             console.line(f"model: {out} ({written})")
         elif model is not None:

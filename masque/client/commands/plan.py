@@ -134,6 +134,8 @@ def _held(profile: Path | None) -> tuple[list[Any], int]:
 
 
 def _show(found: Any) -> None:
+    from masque.client import planning
+
     total = found.total
     console.line(
         f"{found.job}: {found.rows:,} rows, {found.features} features, {found.parties} parties\n"
@@ -155,6 +157,8 @@ def _show(found: Any) -> None:
     console.line(f"\nRounds and bytes are exact; {_whose(found)}")
     for name, bits, to in _grouped(found.openings):
         console.line(f"Opened to {', '.join(to)}: {name}, {bits} bits")
+    for text in planning.privacy_lines(found.privacy):
+        console.line(text)
 
 
 def _show_values(found: Any, *, every: bool) -> None:
