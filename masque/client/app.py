@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from masque.client import console
-from masque.client.commands import config, data, demo, doctor, jobs, local, pki, plan
+from masque.client.commands import audit, config, data, demo, doctor, jobs, local, pki, plan
 from masque.client.commands.options import Json
 from masque.client.commands.provision import provision
 
@@ -50,6 +50,10 @@ app.command(epilog="Example: masque cancel breast-cancer-1f2e3d4c5b6a")(jobs.can
 app.command(epilog="Example: masque result breast-cancer-1f2e3d4c5b6a --out model.onnx")(
     jobs.result
 )
+app.command(
+    "audit-model",
+    epilog="Example: masque audit-model m.npz --members a.csv --nonmembers b.csv --schema s.yaml",
+)(audit.audit_model)
 app.add_typer(data.schema_app, name="schema")
 app.add_typer(pki.app, name="pki")
 for role, group in config.groups.items():

@@ -211,7 +211,7 @@ def test_usage_help_and_version(masque: Shell) -> None:
     for command in (
         *("demo share datasets delete plan calibrate train jobs watch".split()),
         *("cancel result version".split()),
-        "share-model",
+        *("share-model audit-model".split()),
         *(f"local {c}" for c in ("up", "down", "status")),
         *(f"pki {c}" for c in ("init", "issue", "inspect", "recipient", "request", "approve")),
         *(f"pki {c}" for c in ("install", "status", "revoke", "rotate", "retire")),
