@@ -45,12 +45,20 @@ _DEAF = 2.0
 """Seconds to learn why a peer stopped listening before that itself is the error."""
 
 
+Meaning = Callable[[str, grpc.RpcError], MasqueError]
+
+
+def _meaning(peer: str, error: grpc.RpcError) -> MasqueError:
+    return translate(error, service=f"party {peer!r}")
+
+
 class PeerExchange:
     """`masque.mpc.doors.Exchange` between the parties of one attempt of a job.
 
     `channels` hold one channel per other party, opened with `open_peer_channel`; they stay the
     caller's to close. `patience`: seconds a swap waits for one peer's next message; `opening`:
-    seconds for all parties to connect; `lifetime`: deadline of the whole attempt, in seconds.
+    seconds for all parties to connect; `lifetime`: deadline of the whole attempt, in seconds;
+    `meaning`: what a failed call to a party means.
     `swap` belongs to one thread; `abort` and `close` may be called from any.
     """
 
@@ -63,10 +71,12 @@ class PeerExchange:
         patience: float = PATIENCE,
         opening: float = OPENING,
         lifetime: float = LIFETIME,
+        meaning: Meaning = _meaning,
     ) -> None:
         assert set(channels) == set(binding.others), "one channel for every other party"
         self._hub, self._binding = hub, binding
         self._patience, self._opening, self._lifetime = patience, opening, lifetime
+        self._meaning = meaning
         self._links = [Link(name, channels[name]) for name in binding.others]
         self._registration: Registration | None = None
         self._ending = threading.Lock()
@@ -243,7 +253,7 @@ class PeerExchange:
             return self._error
         if link.expired and error.code() is grpc.StatusCode.CANCELLED:
             return self._located(self._expired(link), link)
-        found = translate(error, service=f"party {link.peer!r}")
+        found = self._meaning(link.peer, error)
         return found if "reporter" in found.where else self._located(found, link)
 
     def _expired(self, link: Link) -> Unavailable:

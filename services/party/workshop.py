@@ -149,6 +149,7 @@ class PartyWorkshop:
             patience=limits.patience_seconds,
             opening=limits.connect_seconds,
             lifetime=DAY,
+            meaning=lambda name, error: channels[name].meaning(error),
         )
         stock = Stock(
             around.dealer,
