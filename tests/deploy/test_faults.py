@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import shutil
 import socket
+import ssl
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,11 @@ from typing import Any
 import pytest
 
 from deploy.onehost import engine
-from tests.deploy.engine import Deployment, a_name, run, share, train
+from deploy.onehost.host import PROJECT
+from masque.wire.authority import open_authority
+from masque.wire.certificates import fingerprint, load_certificate
+from masque.wire.identity import Identity, Role
+from tests.deploy.engine import Deployment, a_name, inspect, run, share, train
 
 pytestmark = pytest.mark.engine
 
@@ -45,7 +52,9 @@ def test_compose_stopped_in_the_middle_of_a_job(deployment: Deployment, tmp_path
     engine.composing(deployment.host, "stop")
     engine.composing(deployment.host, "start")
     deployment.make("up")  # waits until all are healthy
-    assert job(deployment, "long")["state"] == "interrupted"
+    ended = job(deployment, "long")
+    assert ended["state"] == "interrupted"
+    assert "the coordinator was stopped" in json.dumps(ended)
     assert names(deployment) == {"a", "b"}
     train(deployment, tmp_path, "again", epochs=2)
     assert job(deployment, "again")["state"] == "succeeded"
@@ -97,6 +106,33 @@ def test_a_policy_that_changes_is_taken_up(deployment: Deployment, tmp_path: Pat
         train(deployment, tmp_path, "refused", epochs=2)
     policy.write_text(good)
     deployment.make("up")
+
+
+def served(deployment: Deployment, name: str) -> str:
+    """The fingerprint of the certificate that a party shows to who connects."""
+    service = next(s for s in deployment.host.services if s.name == name)
+    host, _, port = deployment.host.address(service).rpartition(":")
+    shown = ssl.get_server_certificate((host, int(port)), timeout=10)
+    return fingerprint(load_certificate(shown.encode()))
+
+
+def test_a_certificate_near_its_end_is_renewed_and_taken_up(deployment: Deployment) -> None:
+    """By `make up`, while the service runs; and its file is checked in its container."""
+    container = f"{deployment.name}-party-1"
+    started = inspect("container", container)["State"]["StartedAt"]
+    folder = deployment.host.home / "services" / "party-1" / "certificates"
+    identity = Identity(PROJECT, Role.PARTY, "party-1")
+    short = dt.timedelta(days=3)
+    authority = open_authority(deployment.host.home / "authority")
+    authority.issue(identity, folder, hosts=["127.0.0.1"], lifetime=short, replace=True)
+    near = fingerprint(load_certificate(folder / f"{identity.stem}.pem"))
+    deployment.make("up")
+    renewed = fingerprint(load_certificate(folder / f"{identity.stem}.pem"))
+    assert renewed != near
+    assert served(deployment, "party-1") == renewed
+    assert inspect("container", container)["State"]["StartedAt"] == started
+    told = run("docker", "exec", container, "masque-service", "check-config").stdout
+    assert "party 'party-1' of project 'local' can start with" in told
 
 
 def test_a_port_in_use_is_told_before_anything_starts(image: str, tmp_path: Path) -> None:
