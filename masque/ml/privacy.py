@@ -12,7 +12,7 @@ doubles do, and the one place with logarithms, `noise_multiplier`, rounds up to 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import ceil, exp, expm1, log, log1p, sqrt
+from math import ceil, exp, expm1, floor, log, log1p, sqrt
 
 import numpy as np
 
@@ -32,8 +32,20 @@ Factors = Callable[[int, int], tuple[float, float]]
 """(epoch, rows of a batch) to (rate / rows, rate x l2), as they are encoded."""
 
 
+def check_rates(task: Task) -> None:
+    """SpecError for a learning rate that may bring weights of two data sets further apart."""
+    most = largest_rate(task)
+    if max(task.learning_rates) > most:
+        raise SpecError(
+            "With so large a learning rate one row may change the weights without end, and no noise"
+            " hides it.",
+            hint=f"Lower training.optimizer.learning_rate to {floor(most * 1e4) / 1e4:g} or below.",
+            field="training.optimizer.learning_rate",
+        )
+
+
 def release(task: Task, limits: Bounds, factors: Factors) -> Release:
-    """The noise of a task with privacy. Errors: SpecError for a learning rate that spreads."""
+    """The noise of a task with privacy, whose rates were checked."""
     assert task.privacy is not None
     epsilon, delta = task.privacy.epsilon, task.privacy.delta
     moved = sensitivity(task, limits, factors)
@@ -61,8 +73,11 @@ def row_gradient(task: Task) -> float:
 
 
 def largest_rate(task: Task) -> float:
-    """The learning rate up to which steps bring weights of any two data sets no further apart."""
-    return 1.0 / (CURVATURE[task.kind] * row_norm(task) ** 2 + 2.0 * task.l2)
+    """The learning rate up to which steps bring weights of any two data sets no further apart.
+
+    A little less, so that it holds for rates as they are encoded as well.
+    """
+    return (1.0 - 2.0**-14) / (CURVATURE[task.kind] * row_norm(task) ** 2 + 2.0 * task.l2)
 
 
 def sensitivity(task: Task, limits: Bounds, factors: Factors) -> float:
@@ -99,14 +114,7 @@ def _step(
     norm = row_norm(task)
     steepest = shrink + rate * size * CURVATURE[task.kind] * norm * norm
     leaves = max(1.0 - shrink, steepest)
-    if leaves > 1.0:
-        most = largest_rate(task)
-        raise SpecError(
-            "With so large a learning rate one row may change the weights without end, and no noise"
-            " hides it.",
-            hint=f"Lower training.optimizer.learning_rate to {most:.3g}, or below.",
-            field="training.optimizer.learning_rate",
-        )
+    assert leaves <= 1.0, "the learning rate was checked"
     places = task.columns * task.classes
     ulps = (2.0 + 2.0 * (task.l2 > 0)) * 2.0**-limits.weight_scale * sqrt(places)
     residuals = _residual_error(task, limits) * sqrt(task.classes)

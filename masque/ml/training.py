@@ -22,7 +22,7 @@ from masque.ml.evaluation import Evaluation
 from masque.ml.learning import CHECKS, Learning, NetworkScores, bounds_name
 from masque.ml.outcome import LinearOutcome, NetworkOutcome, Outcome
 from masque.ml.preparation import IDENTIFIERS, Preparation
-from masque.ml.privacy import release
+from masque.ml.privacy import check_rates, release
 from masque.ml.scores import LinearScores, Scores
 from masque.ml.stopping import Stopping
 from masque.ml.task import Task
@@ -45,6 +45,7 @@ def build(task: Task) -> Program:
         )
     if task.privacy:
         refuse_unprivate(task)
+        check_rates(task)
     if task.network:
         task = replace(task, intercept=False)  # a layer has its own
     try:
