@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from masque.errors import ProtocolError
+
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 """A handler's function: (request or iterator of them, context) to a response or iterator."""
 
@@ -80,15 +82,52 @@ def _wrap_handler(handler: Handler, method: str, around: _Around) -> Handler:
         make = grpc.unary_stream_rpc_method_handler if streams else _UNARY_UNARY
         behaviour = handler.unary_stream if streams else handler.unary_unary
     assert behaviour is not None, "a handler has the function of its kind"
+    legible = _legible(behaviour, streams=bool(handler.request_streaming))
     if getattr(behaviour, NON_BLOCKING, False):
-        wrapped: Behaviour = _NonBlocking(behaviour, method, around)
+        wrapped: Behaviour = _NonBlocking(legible, method, around)
     else:
-        wrapped = wrap(behaviour, method, around)
+        wrapped = wrap(legible, method, around)
     return make(
         wrapped,
-        request_deserializer=handler.request_deserializer,
+        request_deserializer=_tolerant(handler.request_deserializer),
         response_serializer=handler.response_serializer,
     )
+
+
+_UNREADABLE = object()
+
+
+def _tolerant(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Let the handler find out: where a deserializer raises, gRPC never ends the call."""
+    if read is None:
+        return None
+
+    def tolerant(raw: bytes) -> Any:
+        try:
+            return read(raw)
+        except Exception:
+            return _UNREADABLE
+
+    return tolerant
+
+
+def _legible(behaviour: Behaviour, *, streams: bool) -> Behaviour:
+    """The same behind a check that what came is a message."""
+
+    def checked(request: Any, context: grpc.ServicerContext, *respond: Any) -> Any:
+        found = map(_read, request) if streams else _read(request)
+        return behaviour(found, context, *respond)
+
+    return functools.wraps(behaviour)(checked) if hasattr(behaviour, "__name__") else checked
+
+
+def _read(request: Any) -> Any:
+    if request is _UNREADABLE:
+        raise ProtocolError(
+            "A request could not be read: it is no message of this call.",
+            hint="Run the same version of Masque at both ends.",
+        )
+    return request
 
 
 _UNARY_UNARY: Callable[..., Handler] = grpc.unary_unary_rpc_method_handler

@@ -18,6 +18,8 @@ from masque.client.export import as_json, write
 from masque.client.predictor import Predictor
 from masque.data import encode, pages, readers, schema, table
 from masque.data.chunks import checksum
+from masque.data.kept import KeptModels
+from masque.data.pages import StoreKey
 from masque.data.store import Store
 from masque.errors import IdentityError
 from masque.jobs import bound, document, policy, record, spec
@@ -243,7 +245,8 @@ def _files(trusted: Project, folder: Path) -> Iterator[Decoder]:
         return results.opened(path.stem)
 
     own = trusted.credentials("party", "ann")
-    results = Results(own, folder / "results", None)  # type: ignore[arg-type]
+    kept = KeptModels(folder / "results" / "kept", StoreKey(bytes(32)))
+    results = Results(own, folder / "results", None, kept)  # type: ignore[arg-type]
     item = {"output": "w", "shape": [4], "scale": 24, "raw": "AAAA"}
     told = json.dumps({"job": "{}", "outputs": [item]}).encode()
     taken = {"coordinator": "coordinator", "attempt": 1, "subject": "ab" * 32}

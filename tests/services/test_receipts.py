@@ -1,0 +1,390 @@
+"""Receipts and ledgers of real jobs at real parties: believed as they are, and in no other form."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from masque.data.kept import KeptModels
+from masque.data.pages import load_key
+from masque.data.store import Store
+from masque.errors import Conflict, IdentityError, InputError, MasqueError
+from masque.jobs.bound import BoundJob
+from masque.jobs.chain import Head
+from masque.mpc import sharing
+from masque.v1 import party_pb2
+from masque.wire.authority import create_authority
+from masque.wire.identity import Identity, Role
+from masque.wire.ledgers import VerifiedLedger, parse_head, verify_ledger
+from masque.wire.outputs import decode_output
+from masque.wire.receipts import OUTPUT, Receipt, check_ledger, join, verify_receipt
+from masque.wire.trust import Trust
+from services.party.main import run
+from tests.services.handmade import STEPS, gram
+from tests.services.test_party import EARLY_STOP, a_job
+from tests.services.village import CALL, PROJECT, Village, patients
+
+
+def ledger_of(village: Village, name: str) -> Path:
+    return village.services[name].directory / "data" / "ledger.jsonl"
+
+
+def verified(village: Village, name: str) -> VerifiedLedger:
+    return verify_ledger(ledger_of(village, name), village.authority.trust)
+
+
+def statements(village: Village, job: BoundJob) -> dict[str, bytes]:
+    return {name: village.handed_over(name, job)[OUTPUT, ""] for name in job.parties}
+
+
+@dataclass
+class Done:
+    """A job that has run, and what belongs to it."""
+
+    village: Village
+    job: BoundJob
+    receipt: Receipt
+    folder: Path
+
+    @property
+    def trust(self) -> Trust:
+        return self.village.authority.trust
+
+    def ledger(self, name: str) -> Path:
+        """A copy of a party's ledger, to be spoilt."""
+        return Path(shutil.copy(ledger_of(self.village, name), self.folder / f"{name}.jsonl"))
+
+
+def finished(village: Village, folder: Path, **changes: Any) -> Done:
+    job = a_job(village, **changes)
+    village.run(job)
+    found = join(job, statements(village, job).values(), village.authority.trust)
+    return Done(village, job, found, folder)
+
+
+@pytest.fixture(scope="module")
+def done(village: Village, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """A job that stops early and seals its result."""
+    return finished(village, tmp_path_factory.mktemp("done"), training__early_stop=EARLY_STOP)
+
+
+# -- receipts ------------------------------------------------------------------------------------
+
+
+def test_a_receipt_says_what_was_run_read_and_disclosed(done: Done) -> None:
+    job, receipt = done.job, done.receipt
+    assert receipt.bound == job and receipt.notes == ()
+    stop, gram_share = receipt.disclosures
+    assert stop["what"] == "stop" and stop["bits"] == 1
+    assert gram_share == {"what": "share of gram, sealed", "bits": 64 * 16, "to": ["analyst"]}
+    assert receipt.bits == 64 * 16 + 1
+    commitments = set()
+    for statement in receipt.parties:
+        assert statement["bound_job"] == job.digest().hex()
+        (data,) = statement["data"]
+        assert (data["name"], data["upload"]) == ("patients", job.tables[0].upload)
+        commitments.add(data["share"])
+    assert len(commitments) == len(job.parties) and all(len(c) == 64 for c in commitments)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_output": {"keep_shares": "kept-here"}},
+        {"model_output": {"open_to_all": True}, "recipients": []},
+    ],
+)
+def test_jobs_that_seal_nothing_have_receipts_too(
+    village: Village, tmp_path: Path, changes: Any
+) -> None:
+    found = finished(village, tmp_path, **changes)
+    opened = [(item["what"], item["to"]) for item in found.receipt.disclosures]
+    assert opened == ([("gram", ["all"])] if "recipients" in changes else [])
+    for name in found.job.parties:
+        check_ledger(found.receipt, found.ledger(name), found.trust)
+
+
+def test_a_later_attempt_has_a_receipt_of_its_own(village: Village, tmp_path: Path) -> None:
+    job = a_job(village)
+    village.prepare(job)
+    village.run_rounds(job, [0])
+    again = job.next_attempt()
+    village.run(again)
+    trust = village.authority.trust
+    receipt = join(again, statements(village, again).values(), trust)
+    check_ledger(receipt, ledger_of(village, "party-a"), trust)
+    with pytest.raises(InputError, match="about another job or attempt"):
+        join(job, statements(village, again).values(), trust)
+
+
+def statement(content: Any, party: int) -> Any:
+    return content["parties"][party]["statement"]
+
+
+def fewer_bits(content: Any) -> None:
+    statement(content, 0)["disclosures"][0]["bits"] = 0
+
+
+def another_head(content: Any) -> None:
+    statement(content, 1)["ledger"]["head"][0] += 1
+
+
+def another_name(content: Any) -> None:
+    content["bound_job"]["spec"]["name"] = "innocent"
+
+
+def other_commitments(content: Any) -> None:
+    first, second = statement(content, 0)["data"][0], statement(content, 1)["data"][0]
+    first["share"], second["share"] = second["share"], first["share"]
+
+
+def swapped_signatures(content: Any) -> None:
+    first, second = content["parties"]
+    first["signature"], second["signature"] = second["signature"], first["signature"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (fewer_bits, "changed or forged"),
+        (another_head, "changed or forged"),
+        (other_commitments, "changed or forged"),
+        (swapped_signatures, "changed or forged"),
+        (another_name, "about another job or attempt"),
+        (lambda content: content["parties"].pop(), "signed by party-a, and the job was run by"),
+        (lambda content: content["parties"].reverse(), "signed by party-b, party-a"),
+        (lambda content: content["parties"].clear(), "signed by nobody"),
+        (lambda content: content.pop("bound_job"), "missing or of the wrong kind"),
+        (lambda content: content.update(parties=[None]), "missing or of the wrong kind"),
+        (lambda content: content.update(format="masque receipt 2"), "another version"),
+        (lambda content: statement(content, 0).update(time="now"), "is no time"),
+    ],
+)
+def test_a_receipt_that_was_changed_is_not_believed(
+    done: Done, change: Callable[[Any], Any], why: str
+) -> None:
+    content = copy.deepcopy(json.loads(json.dumps(done.receipt.content)))
+    assert verify_receipt(content, done.trust).parties == done.receipt.parties
+    change(content)
+    with pytest.raises(MasqueError, match=why):
+        verify_receipt(content, done.trust)
+
+
+def test_parties_that_disagree_and_strangers_are_named(done: Done, tmp_path: Path) -> None:
+    """Each statement is truly signed, but one party tells of other openings, or is none."""
+    from masque.jobs.ledger import Ledger
+    from masque.wire.ledgers import signer_of
+    from masque.wire.receipts import make_statement
+
+    job, parties = done.job, list(done.job.parties)
+    program = bytes.fromhex(done.receipt.parties[0]["program"])
+    signed = statements(done.village, job)
+    lying = done.village.stolen("party-b")
+    ledger = Ledger(tmp_path / "ledger", lambda: 1e9 + 1e9, signer_of(lying))
+    ledger.record(job.job_id, job.attempt, "nothing much", 1, ["nobody"])
+    now = dt.datetime.now(dt.UTC).timestamp()
+    told = make_statement(job, program, {}, ledger, lying, now)
+    with pytest.raises(InputError, match=r"party-b and .*party-a say different things about 'disc"):
+        join(job, [signed[parties[0]], told], done.trust)
+    real = Ledger(done.ledger("party-b"), lambda: now, signer_of(lying))
+    other = make_statement(job, bytes(32), {}, real, lying, now)
+    with pytest.raises(InputError, match="different things about 'program'"):
+        join(job, [signed[parties[0]], other], done.trust)
+    client = done.village.credentials("client", "analyst")
+    forged = make_statement(job, program, {}, ledger, client, now)
+    with pytest.raises(IdentityError, match="role"):
+        join(job, [signed[parties[0]], forged], done.trust)
+    elsewhere = create_authority(tmp_path / "elsewhere", PROJECT)
+    with pytest.raises(IdentityError, match="not issued by this authority"):
+        verify_receipt(done.receipt.content, elsewhere.trust)
+
+
+def test_a_certificate_that_has_expired_since_is_noted(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=400)
+    monkeypatch.setattr("masque.wire.receipts.utc_now", lambda: later)
+    notes = verify_receipt(done.receipt.content, done.trust).notes
+    assert len(notes) == 2 and "has expired since; it was valid at the time" in notes[0]
+
+
+# -- ledgers against receipts and heads ----------------------------------------------------------
+
+
+def test_every_ledger_has_what_the_receipt_says(done: Done) -> None:
+    for name in done.job.parties:
+        found, notes = check_ledger(done.receipt, done.ledger(name), done.trust)
+        assert found == Identity(PROJECT, Role.PARTY, name) and notes == ()
+
+
+def test_lines_cut_off_are_noticed_by_the_receipt_and_by_a_noted_head(done: Done) -> None:
+    path = done.ledger("party-a")
+    head = verify_ledger(path, done.trust).head
+    number = done.receipt.parties[0]["ledger"]["entries"][0][0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:number]))
+    assert verify_ledger(path, done.trust).head.number == number - 1, "whole, as far as it goes"
+    with pytest.raises(InputError, match="lines were removed") as caught:
+        check_ledger(done.receipt, path, done.trust)
+    assert caught.value.where["line"] == number + 1
+    with pytest.raises(InputError, match="lines were removed"):
+        verify_ledger(path, done.trust, noted=head)
+    with pytest.raises(InputError, match="is another than was noted"):
+        verify_ledger(path, done.trust, noted=Head(0, head.hash))
+    assert parse_head(f"{head.number}:{head.hash}") == head
+    with pytest.raises(InputError, match="no head"):
+        parse_head("12")
+
+
+def test_a_ledger_written_anew_is_another(done: Done, tmp_path: Path) -> None:
+    """The party itself, with its key, cannot tell another story than it has signed."""
+    from masque.jobs.ledger import Ledger
+    from masque.wire.ledgers import signer_of
+
+    path = tmp_path / "ledger.jsonl"
+    clock = dt.datetime.now(dt.UTC).timestamp
+    ledger = Ledger(path, clock, signer_of(done.village.stolen("party-a")))
+    for _ in range(done.receipt.parties[0]["ledger"]["head"][0] + 1):
+        ledger.record("another", 1, "harmless", 1, ["analyst"])
+    assert verify_ledger(path, done.trust).party.name == "party-a"
+    with pytest.raises(InputError, match="is another than was noted"):
+        check_ledger(done.receipt, path, done.trust)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_disclosure_that_the_receipt_omits_is_found(
+    done: Done, tmp_path: Path, after: bool
+) -> None:
+    from masque.jobs.ledger import Ledger
+    from masque.wire.ledgers import signer_of
+    from masque.wire.receipts import make_statement
+
+    job, path = done.job, tmp_path / "ledger.jsonl"
+    credentials = done.village.stolen("party-a")
+    clock = dt.datetime.now(dt.UTC).timestamp
+    ledger = Ledger(path, clock, signer_of(credentials))
+    ledger.record(job.job_id, job.attempt, "stop", 1, ["party-a"])
+    program = bytes.fromhex(done.receipt.parties[0]["program"])
+    told = json.loads(make_statement(job, program, {}, ledger, credentials, clock()))["statement"]
+    more = ledger.record(job.job_id, job.attempt, "more", 64, ["party-a"])
+    if not after:
+        told["ledger"]["head"] = [ledger.head.number, ledger.head.hash]
+    receipt = Receipt(job, (told,), {}, ())
+    when = "after" if after else "before"
+    with pytest.raises(InputError, match=f"made {when} the receipt, which omits it"):
+        check_ledger(receipt, path, done.trust)
+    assert more.what == "more"
+
+
+@pytest.mark.parametrize("spoil", ["signature", "number", "forged"])
+def test_a_ledger_without_true_signatures_is_not_believed(done: Done, spoil: str) -> None:
+    path = done.ledger("party-b")
+    if spoil == "forged":  # a whole chain, by somebody without the party's key
+        from masque.jobs.ledger import Ledger
+        from masque.wire.ledgers import signer_of
+
+        path.unlink()
+        client = done.village.credentials("client", "analyst")
+        Ledger(path, dt.datetime.now(dt.UTC).timestamp, signer_of(client))
+    else:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines[1]["signature" if spoil == "signature" else "number"] = (
+            lines[2]["signature"] if spoil == "signature" else 7
+        )
+        text = (json.dumps(x, sort_keys=True, separators=(",", ":")) + "\n" for x in lines)
+        path.write_text("".join(text))
+    with pytest.raises(InputError, match=r"line [12]: ") as caught:
+        verify_ledger(path, done.trust)
+    assert caught.value.where["line"] == (1 if spoil == "forged" else 2)
+
+
+# -- what else a ledger has ----------------------------------------------------------------------
+
+
+def test_a_deletion_is_proven_by_the_ledger(village: Village) -> None:
+    matrix, info = patients()
+    shared = village.share(matrix, info, "to-go", owner="owner")
+    with village.party("party-a", "client", "owner") as stub:
+        stub.DeleteDataset(party_pb2.DeleteDatasetRequest(name="to-go"), timeout=CALL)
+    found = verified(village, "party-a")
+    entry = found.chain.lines[-1].entry
+    assert entry["kind"] == "deleted" and entry["dataset"] == "to-go"
+    assert (entry["upload"], entry["by"], entry["replaced"]) == (shared.upload, "owner", False)
+    assert len(entry["share"]) == len(entry["table"]) == 64 and entry["rows"] == 40
+    village.share(matrix, info, "to-go", owner="owner")
+    village.share(matrix, info, "to-go", owner="owner")
+    replaced = verified(village, "party-a").chain.lines[-1].entry
+    assert replaced["replaced"] and replaced["upload"] != shared.upload
+    data = village.services["party-a"].directory / "data"
+    assert list((data / "deleted").iterdir()) == []
+
+
+def test_a_renewed_certificate_goes_on_with_the_ledger(village: Village, tmp_path: Path) -> None:
+    directory = village.services["party-b"].directory / "certificates"
+    village.authority.issue(Identity(PROJECT, Role.PARTY, "party-b"), directory, replace=True)
+    found = finished(village, tmp_path)
+    ledger = verified(village, "party-b")
+    assert ledger.counts()["certificate"] >= 1
+    check_ledger(found.receipt, found.ledger("party-b"), found.trust)
+
+
+def test_a_torn_ledger_is_mended_when_the_party_starts(village: Village) -> None:
+    path = ledger_of(village, "party-a")
+    a_ledger = verified(village, "party-a")
+    village.services["party-a"].kill()
+    with path.open("ab") as file:
+        file.write(b'{"entry":{"attempt":1,"bits":64,"job":"jo')
+    assert "no whole line" in verified(village, "party-a").notes[-1]
+    village.revive("party-a")
+    found = verified(village, "party-a")
+    assert found.chain.lines[-1].kind == "repaired" and not found.chain.torn
+    assert found.chain.lines[: len(a_ledger.chain.lines)] == a_ledger.chain.lines
+
+
+# -- keys ----------------------------------------------------------------------------------------
+
+
+def test_a_key_is_rotated_and_everything_stays(
+    village: Village, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = a_job(village, model_output={"keep_shares": "rotated"})
+    village.run(job)
+    service = village.services["party-a"]
+    config = str(service.directory / "config.yaml")
+    assert run(["rotate-key", "--config", config]) == Conflict.exit_code
+    assert "in use by another process" in capsys.readouterr().err
+    assert service.stop() == 0
+    data = service.directory / "data"
+    before = load_key(data / "key", create_if_missing=False).name
+    assert run(["rotate-key", "--config", config, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["old"] == before and "patients" in told["datasets"] and told["kept_shares"] >= 1
+    village.revive("party-a")
+    entry = next(
+        line.entry
+        for line in verified(village, "party-a").chain.lines
+        if line.kind == "key rotated"
+    )
+    assert (entry["old"], entry["new"]) == (before, told["new"])
+    again = village.bound(list(job.tables), training__epochs=3)
+    village.run(again)
+    assert np.array_equal(village.result(again, "gram"), gram(patients()[0], 3 * STEPS))
+    village.stop()
+    try:
+        shares = []
+        for name in village.names:
+            with Store(village.services[name].directory / "data") as store:
+                kept = KeptModels(store.directory / "kept", store.key)
+                shares.append(decode_output(kept.share("rotated", "gram"), name)[0])
+        assert np.array_equal(sharing.join(shares), gram(patients()[0], 3 * STEPS))
+    finally:
+        village.start()
