@@ -362,7 +362,7 @@ def _foreign(name: str, hint: str) -> Refused:
 
 
 def _check_not_rotating(key: Path) -> None:
-    if next_key(key).exists():
+    if os.path.exists(next_key(key)):  # False where we may not look
         raise MasqueError(
             f"the rotation of the key {key} was broken off.",
             hint="Complete it: `masque party rotate-key` with this party's configuration file.",
