@@ -16,6 +16,7 @@ import typer
 
 from masque.client import console
 from masque.client.commands import audit, config, data, demo, doctor, jobs, local, pki, plan
+from masque.client.commands.evidence import ledger_app, receipt_app
 from masque.client.commands.options import Json
 from masque.client.commands.provision import provision
 
@@ -56,6 +57,8 @@ app.command(
 )(audit.audit_model)
 app.add_typer(data.schema_app, name="schema")
 app.add_typer(pki.app, name="pki")
+app.add_typer(ledger_app, name="ledger")
+app.add_typer(receipt_app, name="receipt")
 for role, group in config.groups.items():
     app.add_typer(group, name=role)
 app.command(epilog="Example: masque provision project.yaml --authority authority --out kits")(

@@ -6,9 +6,11 @@ job, attempt and output, and encrypted to the recipient.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf, prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from masque.client.planning import privacy_of
 from masque.client.predictor import Predictor
 from masque.client.services import BRIEF, Services
 from masque.data.encode import from_fixed
-from masque.errors import IdentityError, NotFound, ProtocolError
+from masque.errors import IdentityError, InputError, NotFound, ProtocolError
 from masque.jobs.bound import BoundJob, read_bound
 from masque.jobs.compile import compile_job
 from masque.jobs.models import SequentialSpec
@@ -29,6 +31,7 @@ from masque.mpc import sharing
 from masque.v1 import coordinator_pb2, party_pb2
 from masque.wire.identity import Identity, Role
 from masque.wire.outputs import LARGEST_RESULT, MOST_DIMENSIONS, decode_output
+from masque.wire.receipts import OUTPUT, Receipt, join
 from masque.wire.recipients import load_recipient_key
 from masque.wire.sealing import sealing_context, unseal
 
@@ -50,6 +53,7 @@ class Result:
     recipient: str
     values: Mapping[str, Floats] = field(repr=False)
     sealed_bytes: int = 0
+    receipt: Receipt | None = field(default=None, repr=False)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -95,8 +99,9 @@ def fetch(services: Services, job_id: str, recipient: str | None = None) -> Resu
     Raises Conflict for a job that still runs, JobFailed for one that failed, NotFound when nothing
     was promised to the recipient or its private key is not here.
     """
-    bound, _ = _ask(services, job_id, "")
+    bound, signed = _ask(services, job_id, "")
     _check_services(services, bound)
+    receipt = _receipt(services, bound, signed.get(OUTPUT, {}))
     chosen = recipient or _recipient(services, bound)
     sealed: Sealed = {}
     if chosen in bound.keys or recipient is not None:
@@ -108,7 +113,18 @@ def fetch(services: Services, job_id: str, recipient: str | None = None) -> Resu
     if opens_to_all(bound):
         values |= opened(services, bound)
     size = sum(len(item) for parts in sealed.values() for item in parts.values())
-    return Result(bound, chosen, values, size)
+    return Result(bound, chosen, values, size, receipt)
+
+
+def _receipt(services: Services, bound: BoundJob, signed: Mapping[str, bytes]) -> Receipt | None:
+    """The job's receipt; None if there is none, as of jobs that ran before there were any.
+
+    Raises IdentityError or InputError if it is forged, or if the parties do not agree.
+    """
+    if not signed:
+        return None
+    statements = [signed[party] for party in bound.parties if party in signed]
+    return join(bound, statements, services.credentials.trust)
 
 
 def opens_to_all(bound: BoundJob) -> bool:
@@ -294,3 +310,17 @@ def _metric(name: str, value: Floats) -> Any:
     if name == "confusion":
         return [[round(count) for count in row] for row in value.tolist()]
     return float(value.reshape(-1)[0])
+
+
+def write_receipt(result: Result, path: Path) -> None:
+    """Write the receipt of a result as JSON, if it has one. Raises InputError if it cannot be."""
+    if result.receipt is None:
+        return
+    try:
+        path.write_text(json.dumps(result.receipt.content, indent=1) + "\n", encoding="ascii")
+    except OSError as error:
+        raise InputError(
+            f"The receipt {path} cannot be written: {error.strerror}.",
+            hint="Choose another place with --receipt.",
+            file=str(path),
+        ) from None

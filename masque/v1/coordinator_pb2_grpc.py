@@ -96,7 +96,8 @@ class CoordinatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Result(self, request, context):
-        """The sealed items of the caller's choice of recipient, as the parties sealed them.
+        """The sealed items of the caller's choice of recipient, as the parties sealed them; without a
+        recipient, what the parties signed for the receipt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class CoordinatorStub:
     List: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListJobsRequest, _coordinator_pb2.ListJobsReply]
     Cancel: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRequest, _coordinator_pb2.CancelReply]
     Result: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.ResultRequest, _coordinator_pb2.ResultChunk]
-    """The sealed items of the caller's choice of recipient, as the parties sealed them."""
+    """The sealed items of the caller's choice of recipient, as the parties sealed them; without a
+    recipient, what the parties signed for the receipt.
+    """
     Describe: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DescribeCoordinatorRequest, _coordinator_pb2.DescribeCoordinatorReply]
     """Any role: who the dealer and the parties are, in order."""
 
@@ -54,7 +56,9 @@ class CoordinatorAsyncStub(CoordinatorStub):
     List: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListJobsRequest, _coordinator_pb2.ListJobsReply]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRequest, _coordinator_pb2.CancelReply]  # type: ignore[assignment]
     Result: _aio.UnaryStreamMultiCallable[_coordinator_pb2.ResultRequest, _coordinator_pb2.ResultChunk]  # type: ignore[assignment]
-    """The sealed items of the caller's choice of recipient, as the parties sealed them."""
+    """The sealed items of the caller's choice of recipient, as the parties sealed them; without a
+    recipient, what the parties signed for the receipt.
+    """
     Describe: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DescribeCoordinatorRequest, _coordinator_pb2.DescribeCoordinatorReply]  # type: ignore[assignment]
     """Any role: who the dealer and the parties are, in order."""
 
@@ -95,7 +99,9 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.ResultRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.ResultChunk], _abc.AsyncIterator[_coordinator_pb2.ResultChunk]]:
-        """The sealed items of the caller's choice of recipient, as the parties sealed them."""
+        """The sealed items of the caller's choice of recipient, as the parties sealed them; without a
+        recipient, what the parties signed for the receipt.
+        """
 
     @_abc_1.abstractmethod
     def Describe(

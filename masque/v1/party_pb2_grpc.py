@@ -133,7 +133,8 @@ class PartyServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FetchSealed(self, request, context):
-        """Caller: coordinator. What the job promised, each item encrypted to its recipient.
+        """Caller: coordinator. What the job promised, each item encrypted to its recipient; and for no
+        recipient, what the party signs for the receipt (masque/wire/receipts.py).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

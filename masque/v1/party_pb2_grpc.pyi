@@ -46,7 +46,9 @@ class PartyStub:
     Abort: _grpc.UnaryUnaryMultiCallable[_party_pb2.AbortJobRequest, _party_pb2.AbortJobReply]
     """Caller: coordinator. Give a job up; everything of it is destroyed."""
     FetchSealed: _grpc.UnaryStreamMultiCallable[_party_pb2.FetchSealedRequest, _party_pb2.SealedChunk]
-    """Caller: coordinator. What the job promised, each item encrypted to its recipient."""
+    """Caller: coordinator. What the job promised, each item encrypted to its recipient; and for no
+    recipient, what the party signs for the receipt (masque/wire/receipts.py).
+    """
     FetchOpened: _grpc.UnaryUnaryMultiCallable[_party_pb2.FetchOpenedRequest, _party_pb2.FetchOpenedReply]
     """Caller: client. What a finished job has opened to all: public values, never via a coordinator."""
     Exchange: _grpc.UnaryStreamMultiCallable[_party_pb2.Hello, _party_pb2.Frame]
@@ -75,7 +77,9 @@ class PartyAsyncStub(PartyStub):
     Abort: _aio.UnaryUnaryMultiCallable[_party_pb2.AbortJobRequest, _party_pb2.AbortJobReply]  # type: ignore[assignment]
     """Caller: coordinator. Give a job up; everything of it is destroyed."""
     FetchSealed: _aio.UnaryStreamMultiCallable[_party_pb2.FetchSealedRequest, _party_pb2.SealedChunk]  # type: ignore[assignment]
-    """Caller: coordinator. What the job promised, each item encrypted to its recipient."""
+    """Caller: coordinator. What the job promised, each item encrypted to its recipient; and for no
+    recipient, what the party signs for the receipt (masque/wire/receipts.py).
+    """
     FetchOpened: _aio.UnaryUnaryMultiCallable[_party_pb2.FetchOpenedRequest, _party_pb2.FetchOpenedReply]  # type: ignore[assignment]
     """Caller: client. What a finished job has opened to all: public values, never via a coordinator."""
     Exchange: _aio.UnaryStreamMultiCallable[_party_pb2.Hello, _party_pb2.Frame]  # type: ignore[assignment]
@@ -143,7 +147,9 @@ class PartyServicer(metaclass=_abc_1.ABCMeta):
         request: _party_pb2.FetchSealedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_party_pb2.SealedChunk], _abc.AsyncIterator[_party_pb2.SealedChunk]]:
-        """Caller: coordinator. What the job promised, each item encrypted to its recipient."""
+        """Caller: coordinator. What the job promised, each item encrypted to its recipient; and for no
+        recipient, what the party signs for the receipt (masque/wire/receipts.py).
+        """
 
     @_abc_1.abstractmethod
     def FetchOpened(

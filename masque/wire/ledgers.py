@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +64,21 @@ class VerifiedLedger:
         """The last line's name: note it, and no later copy can hide what was there."""
         assert self.chain.head is not None, "a verified ledger has lines"
         return self.chain.head
+
+    def counts(self) -> dict[str, int]:
+        """How many lines of each kind it has."""
+        return dict(Counter(line.kind for line in self.chain.lines))
+
+
+def parse_head(text: str) -> Head:
+    """A head as it is shown, `number:hash`. Raises InputError."""
+    number, _, digest = text.partition(":")
+    if not number.isdecimal() or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise InputError(
+            f"{text[:80]!r} is no head of a ledger.",
+            hint="Give it as `masque ledger verify` has shown it: a number, a colon, 64 digits.",
+        )
+    return Head(int(number), digest)
 
 
 def load_ledger(path: Path) -> Chain:

@@ -14,10 +14,9 @@ key can show no other share than that. It does not prove that the party has comp
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from masque.jobs.bound import BoundJob, read_bound
 from masque.jobs.chain import Head, Line
 from masque.jobs.ledger import Ledger
 from masque.version import __version__
-from masque.wire.certificates import read_der, verify
+from masque.wire.certificates import read_der, utc_now, verify
 from masque.wire.identity import Identity, Role
 from masque.wire.keyfiles import read_file
 from masque.wire.ledgers import CertificateSigner, check_head, decoded, moment, verify_ledger
@@ -77,14 +76,14 @@ def table_digest(info: TableInfo) -> str:
 def make_statement(
     job: BoundJob,
     program: bytes,
-    shares: Callable[[str], str],
+    shares: Mapping[str, str],
     ledger: Ledger,
     credentials: Credentials,
     time: float,
 ) -> bytes:
     """What the party of `credentials` says of an attempt that is over, signed: JSON.
 
-    `program`: its digest; `shares(name)`: the commitment to the share of a data set, or "".
+    `program`: its digest; `shares`: the commitments to its shares, by data set.
     """
     lines = ledger.of(job.job_id, job.attempt)
     head = ledger.head
@@ -102,7 +101,7 @@ def make_statement(
                 "name": table.name,
                 "upload": table.upload,
                 "table": table_digest(table.info),
-                "share": shares(table.name),
+                "share": shares.get(table.name, ""),
             }
             for table in job.shared
         ],
@@ -216,7 +215,7 @@ def _verify_statement(item: Json, trust: Trust, notes: list[str]) -> tuple[Ident
             f"{identity} has signed a statement in the name of {str(statement['party'])[:80]}.",
             hint="Do not believe this receipt.",
         )
-    if certificate.not_valid_after_utc < dt.datetime.now(dt.UTC):
+    if certificate.not_valid_after_utc < utc_now():
         notes.append(
             f"the certificate of {identity} has expired since; it was valid at the time that the "
             f"statement itself tells, {at:%Y-%m-%d %H:%M} UTC"

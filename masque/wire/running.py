@@ -14,10 +14,10 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 import structlog
 
@@ -33,6 +33,10 @@ from masque.wire.settings import ServiceSettings, Settings, load_settings
 _log = structlog.get_logger("masque.service")
 
 
+Chore = Callable[[Settings], Mapping[str, Any]]
+"""Something else that can be done with a service's file; it returns what it has done."""
+
+
 @dataclass(frozen=True)
 class Program(Generic[Settings]):
     """A service as a program: `serve` runs it, `examine` looks at what its file alone names."""
@@ -41,10 +45,11 @@ class Program(Generic[Settings]):
     kind: type[Settings]
     serve: Callable[[Settings], None]
     examine: Examine[Settings] = lambda settings: ()
+    chores: Mapping[str, Chore[Settings]] = field(default_factory=dict)
 
 
 def main(program: Program[Settings], arguments: Sequence[str] | None = None) -> int:
-    """Run a service, or check its file, from its command line; returns the exit code."""
+    """Run a service, check its file, or do a chore; returns the exit code."""
     role = program.role
     parser = argparse.ArgumentParser(
         prog=f"python -m services.{role}", description=f"A {role} of Masque."
@@ -52,12 +57,12 @@ def main(program: Program[Settings], arguments: Sequence[str] | None = None) -> 
     parser.add_argument(
         "command",
         nargs="?",
-        choices=["serve", "check-config"],
+        choices=["serve", "check-config", *program.chores],
         default="serve",
-        help="run it (what happens without), or say what is wrong with its file",
+        help="run it (what happens without), say what is wrong with its file, or a chore",
     )
     parser.add_argument("--config", required=True, type=Path, help="its YAML file")
-    parser.add_argument("--json", action="store_true", help="check-config: one JSON object")
+    parser.add_argument("--json", action="store_true", help="one JSON object; not of serve")
     parser.add_argument("--version", action="version", version=__version__)
     chosen = parser.parse_args(arguments)
     if chosen.command == "check-config":
@@ -66,6 +71,9 @@ def main(program: Program[Settings], arguments: Sequence[str] | None = None) -> 
     memory.keep_freed()
     try:
         settings = load_settings(program.kind, chosen.config)
+        if chosen.command in program.chores:
+            _tell(program.chores[chosen.command](settings), as_json=chosen.json)
+            return 0
         logs.configure(settings.name, level=settings.log_level)
         program.serve(settings)
     except MasqueError as error:
@@ -74,6 +82,16 @@ def main(program: Program[Settings], arguments: Sequence[str] | None = None) -> 
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _tell(done: Mapping[str, Any], *, as_json: bool) -> None:
+    """What a chore has done."""
+    if as_json:
+        print(json.dumps(done, indent=2))
+        return
+    for key, value in done.items():
+        text = ", ".join(value) or "none" if isinstance(value, list) else value
+        print(f"{key.replace('_', ' ')}: {text}")
 
 
 def serve_until_stopped(

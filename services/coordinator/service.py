@@ -116,18 +116,17 @@ class CoordinatorService(CoordinatorServicer):
     ) -> Iterator[messages.ResultChunk]:
         """The bound job, then every sealed item of one recipient, cut to chunks.
 
-        Without a recipient, the bound job alone. Raises Conflict for a job that has not ended,
-        JobFailed for one without a result, NotFound for somebody who was promised nothing.
+        Without a recipient, the bound job and what the parties signed for its receipt. Raises
+        Conflict for a job that has not ended, JobFailed for one without a result, NotFound for
+        somebody who was promised nothing.
         """
         job = self._conductor.job(request.job_id)
         _check_succeeded(job)
         bound = BoundJob.model_validate_json(job.bound)
         bound = bound.model_copy(update={"attempt": job.conducted.attempt})
         yield messages.ResultChunk(bound_job=bound.canonical())
-        if not request.recipient:
-            return
         items = self._store.sealed(job.job_id, job.conducted.attempt, request.recipient)
-        if not items:
+        if not items and request.recipient:
             raise _nothing_for(request.recipient, bound)
         for item in items:
             yield from _chunks(item)

@@ -224,7 +224,7 @@ class Job:
 
     def _finish(self, attempt: Attempt) -> None:
         sealed = self._workshop.finish(attempt)
-        attempt.sealed(len(sealed))
+        attempt.sealed(sum(1 for item in sealed if item.recipient))
         with self._changed:
             if self._attempt is not attempt:
                 raise failed(self.state)

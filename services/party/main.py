@@ -9,14 +9,13 @@ from collections.abc import Sequence
 import grpc
 import structlog
 
+from masque.data.kept import KeptModels
 from masque.data.store import Store
 from masque.jobs import policy as policies
-from masque.jobs.ledger import Ledger
 from masque.jobs.policy import Policy
 from masque.v1.party_pb2_grpc import add_PartyServicer_to_server
 from masque.wire.hub import Hub
 from masque.wire.identity import Role
-from masque.wire.ledgers import signer_of
 from masque.wire.running import Program, load_kernels, main, serve_until_stopped
 from masque.wire.server import Server
 from masque.wire.settings import own_credentials
@@ -24,6 +23,7 @@ from masque.wire.streams import METHOD
 from services.party.checking import examine
 from services.party.figures import Figures
 from services.party.jobs import Jobs, Memory
+from services.party.keeping import note_deletions, open_ledger, rotate_key
 from services.party.preparing import Compile, compile_job
 from services.party.results import Results
 from services.party.service import PERMISSIONS, PartyService
@@ -42,8 +42,10 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
     policy = policies.load(settings.policy) if settings.policy else Policy()
     limits = settings.limits
     with Store(settings.data, key_file=settings.key_file, capacity=limits.store_bytes) as store:
-        ledger = Ledger(settings.data / "ledger.jsonl", time.time, signer_of(credentials))
-        results = Results(credentials, settings.data, ledger)
+        ledger = open_ledger(settings, credentials)
+        note_deletions(store, ledger)
+        kept = KeptModels(settings.data / "kept", store.key)
+        results = Results(credentials, settings.data, ledger, kept)
         memory = Memory(settings.data / "jobs")
         hub = Hub(settings.name)
         around = Surroundings(
@@ -118,5 +120,11 @@ def _look_after(jobs: Jobs, settings: PartySettings) -> None:
 
 def run(arguments: Sequence[str] | None = None, compile: Compile = compile_job) -> int:
     """The command line; returns the exit code."""
-    program = Program(Role.PARTY, PartySettings, lambda settings: serve(settings, compile), examine)
+    program = Program(
+        Role.PARTY,
+        PartySettings,
+        lambda settings: serve(settings, compile),
+        examine,
+        {"rotate-key": rotate_key},
+    )
     return main(program, arguments)

@@ -1,25 +1,24 @@
 """The end of a job at a party: sealed to recipients, kept as shares, or opened to everybody.
 
-    data/kept/<name>/job.json, <output>.share     a model kept as shares, whole or not at all
-    data/opened/<job>.json                        what a job opened to all: public
+    data/kept/               models kept as shares, encrypted (`masque.data.kept`)
+    data/opened/<job>.json   what a job opened to all: public
 
-Every output is entered into the ledger before anything of it can be fetched.
+Every output is entered into the ledger before anything of it can be fetched. At last the party
+signs what it has done, for the receipt; that is for nobody alone, and travels with what is sealed.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import secrets
-import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from masque.data.disk import create, flush, make_directory, sync
+from masque.data.disk import make_directory, replace
+from masque.data.kept import KeptModels
 from masque.errors import Conflict, MasqueError, NotFound
 from masque.jobs.bound import BoundJob
 from masque.jobs.ledger import Ledger
@@ -28,6 +27,7 @@ from masque.mpc.party import Party
 from masque.mpc.program import Output, Program
 from masque.mpc.types import Ring
 from masque.wire.outputs import encode_output
+from masque.wire.receipts import OUTPUT, make_statement
 from masque.wire.recipients import Recipient
 from masque.wire.sealing import seal, sealing_context
 from masque.wire.tls import Credentials
@@ -35,7 +35,7 @@ from masque.wire.tls import Credentials
 
 @dataclass(frozen=True)
 class Sealed:
-    """One output's share, for one recipient's eyes."""
+    """One output's share, for one recipient's eyes; or, for no recipient, the party's receipt."""
 
     output: str
     recipient: str
@@ -55,18 +55,17 @@ class Opened:
 class Results:
     """What becomes of outputs at the party that `credentials` belong to, below `data`."""
 
-    def __init__(self, credentials: Credentials, data: Path, ledger: Ledger) -> None:
+    def __init__(
+        self, credentials: Credentials, data: Path, ledger: Ledger, kept: KeptModels
+    ) -> None:
         self._credentials, self._ledger = credentials, ledger
-        self._kept, self._opened = data / "kept", data / "opened"
-        for directory in (data, self._kept, self._opened):
-            make_directory(directory)
-        for left in self._kept.glob(".new-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        self._kept, self._opened = kept, data / "opened"
+        make_directory(self._opened)
 
     def check_free(self, job: BoundJob) -> None:
         """Conflict if the job would keep its model under a name that is taken."""
         name = job.spec.model_output.keep_shares
-        if name is not None and (self._kept / name).exists():
+        if name is not None and name in self._kept:
             raise Conflict(
                 f"a model {name!r} is kept at party {self._credentials.identity.name!r} already.",
                 hint="Choose another name for keep_shares.",
@@ -91,10 +90,17 @@ class Results:
                 self._record(job, name, output, recipient)
                 sealed.append(self._seal(job, name, plain, recipients[recipient]))
         if kept:
-            self._keep(job, kept)
+            name = job.spec.model_output.keep_shares or job.job_id
+            self._kept.keep(name, job.canonical(), kept)
         if opened:
             self._publish(job, opened)
         return sealed
+
+    def receipt(self, job: BoundJob, program: Program, commitments: Mapping[str, str]) -> Sealed:
+        """What this party has done for a job, signed; `commitments` to its shares by data set."""
+        credentials, now = self._credentials.renewed(), time.time()
+        statement = make_statement(job, program.digest, commitments, self._ledger, credentials, now)
+        return Sealed(OUTPUT, "", statement)
 
     def opened(self, job_id: str) -> tuple[bytes, list[Opened]]:
         """(bound job, values) of what a finished job opened to everybody; NotFound if nothing."""
@@ -128,24 +134,6 @@ class Results:
         what = f"share of {name}, sealed"
         self._ledger.record(job.job_id, job.attempt, what, bits, (recipient,))
 
-    def _keep(self, job: BoundJob, shares: Mapping[str, bytes]) -> None:
-        name = job.spec.model_output.keep_shares or job.job_id
-        beside = self._kept / f".new-{secrets.token_hex(8)}"
-        try:
-            beside.mkdir(mode=0o700)
-            _write(beside / "job.json", job.canonical())
-            for output, share in shares.items():
-                _write(beside / f"{quote(output, safe='')}.share", share)
-            sync(beside)
-            os.rename(beside, self._kept / name)
-            sync(self._kept)
-        except OSError as error:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise MasqueError(
-                f"the model {name!r} could not be kept: {error.strerror}.",
-                hint="Choose another name for keep_shares, or free space at the party.",
-            ) from None
-
     def _publish(self, job: BoundJob, opened: list[Opened]) -> None:
         items = [
             {
@@ -170,22 +158,12 @@ def _published(found: Any) -> tuple[bytes, list[Opened]]:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a private file so that a crash leaves the old one, the new one, or none."""
-    beside = path.with_name(f".new-{secrets.token_hex(8)}")
     try:
-        _write(beside, content)
-        os.replace(beside, path)
-        sync(path.parent)
+        replace(path, content)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise MasqueError(
             f"{path} cannot be written: {error.strerror}.", hint="Free space at the party."
         ) from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    with create(path) as file:
-        file.write(content)
-        flush(file)
 
 
 def _opened(name: str, output: Output, values: Ring) -> Opened:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from masque.data.spool import FileRows
 from masque.data.store import Store
 from masque.errors import MasqueError
 from masque.jobs.bound import BoundJob
@@ -105,6 +103,9 @@ class PartyWorkshop:
         openings = preparing.openings_by_round(program)
         doors = self._doors(job, program, index, failed)
         attempt = Attempt(job, program, index, openings, recipients, doors)
+        attempt.commitments = {
+            table.name: self._store.entry(table.name).commitment for table in job.shared
+        }
         with self._lock:
             self._open.add(attempt)
         return attempt
@@ -120,7 +121,9 @@ class PartyWorkshop:
     def finish(self, attempt: Attempt) -> list[Sealed]:
         """See `Workshop`."""
         party = attempt.complete()
-        return self._results.make(attempt.job, attempt.program, party, attempt.recipients)
+        job, program = attempt.job, attempt.program
+        sealed = self._results.make(job, program, party, attempt.recipients)
+        return [*sealed, self._results.receipt(job, program, attempt.commitments)]
 
     def closed(self, attempt: Attempt, *, computed: bool) -> None:
         """See `Workshop`."""
@@ -164,8 +167,7 @@ class PartyWorkshop:
                 pinned.close()
 
         source = preparing.source_of(job, program, self._store)
-        spool = partial(FileRows, self._store.directory)
-        return Doors(stock, exchange, source, self._ledger, let_go, spool)
+        return Doors(stock, exchange, source, self._ledger, let_go, self._store.spool)
 
     def _reach(self, name: str, failed: Listener) -> Pinned:
         """The way to another party; the job ends if that one's certificate is revoked."""

@@ -14,6 +14,8 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
+from masque.data.kept import KeptModels
+from masque.data.pages import load_key
 from masque.errors import Conflict, JobFailed, NotFound, ProtocolError, Refused
 from masque.jobs.bound import BoundJob, Recipient
 from masque.mpc import sharing
@@ -121,7 +123,10 @@ def test_a_model_may_be_kept_as_shares_under_a_free_name(village: Village) -> No
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert (folder / "job.json").read_bytes() == job.canonical()
-        share, scale = decode_output(path.read_bytes(), name)
+        key = load_key(folder.parents[1] / "key", create_if_missing=False)
+        plain = KeptModels(folder.parent, key).share("model-1", "gram")
+        assert plain not in path.read_bytes()
+        share, scale = decode_output(plain, name)
         assert scale == 48
         shares.append(share)
         assert village.fetch(name, job) == {} and ledger(village, name, job) == []

@@ -300,6 +300,11 @@ class Village:
 
     def fetch(self, name: str, job: BoundJob) -> dict[tuple[str, str], bytes]:
         """The sealed items of a party, by output and recipient."""
+        items = self.handed_over(name, job)
+        return {key: content for key, content in items.items() if key[1]}
+
+    def handed_over(self, name: str, job: BoundJob) -> dict[tuple[str, str], bytes]:
+        """The same with what the party signs for the receipt, which has no recipient."""
         found: dict[tuple[str, str], bytes] = {}
         with self.party(name) as stub:
             request = party_pb2.FetchSealedRequest(job_id=job.job_id, attempt=job.attempt)

@@ -100,6 +100,10 @@ def result(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Where the model goes.")
     ] = None,
+    receipt: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the receipt goes; by default beside the model."),
+    ] = None,
     form: Annotated[
         str | None,
         typer.Option("--format", help="npz, safetensors, onnx or json; else by the file name."),
@@ -110,7 +114,10 @@ def result(
     profile: ProfilePath = None,
     json: Json = False,
 ) -> None:
-    """Open the result of a job with your private key: metrics, and the model to a file."""
+    """Open the result of a job with your private key: metrics, and the model to a file.
+
+    The receipt, which all parties have signed, goes beside the model, as JOB.receipt.json.
+    """
     from masque.client import export, opening, planning
     from masque.client.profile import load
     from masque.client.services import Services
@@ -124,8 +131,13 @@ def result(
         about["privacy"] = found.privacy
     model = found.model if out is not None or found.has_model else None
     written = export.write(model, out, form, about) if out is not None and model else None
+    if receipt is None and out is not None:
+        receipt = out.with_name(f"{job}.receipt.json")
+    if receipt is not None:
+        opening.write_receipt(found, receipt)
     if json:
         content: dict[str, Any] = {**about, "recipient": found.recipient}
+        content["receipt"] = str(receipt) if receipt and found.receipt else None
         if model is not None:
             content["model"] = export.as_json(model, {})
         console.emit(content | {"file": str(out) if written else None, "format": written})
@@ -139,6 +151,10 @@ def result(
             console.line(f"model: {out} ({written})")
         elif model is not None:
             console.line("model: give --out FILE.onnx, .npz, .safetensors or .json to write it")
+        if found.receipt and receipt:
+            console.line(f"receipt: {receipt}")
+    if found.receipt is None:
+        console.warn("the job has no receipt: its parties, or the coordinator, gave none")
     for warning in model.warnings if model else ():
         console.warn(warning)
 
