@@ -1,0 +1,203 @@
+"""A coordinator that lies to real parties and a real dealer: whatever it says, nothing is opened.
+
+Every job here would open its result to everybody at its end, if the lie were believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from masque.errors import JobFailed, MasqueError, NotFound, ProtocolError
+from masque.jobs.bound import BoundJob
+from masque.v1 import party_pb2
+from tests.services.test_party import EARLY_STOP, a_job, assert_usable
+from tests.services.village import CALL, Village
+
+OPEN: dict[str, Any] = {"model_output": {"open_to_all": True}, "recipients": []}
+
+
+def an_open_job(village: Village, **changes: Any) -> BoundJob:
+    return a_job(village, **(OPEN | changes))
+
+
+def another(village: Village, job: BoundJob, **changes: Any) -> BoundJob:
+    """The same job, but for something."""
+    defaults: dict[str, Any] = {"training__epochs": 3, "job_id": job.job_id}
+    return village.bound(list(job.tables), **(OPEN | defaults | changes))
+
+
+def assert_nothing_opened(village: Village, job: BoundJob) -> None:
+    """Neither in a ledger, nor to fetch, at any party."""
+    for name in village.names:
+        data = village.services[name].directory / "data"
+        for path in data.glob("ledger*"):
+            assert job.job_id not in path.read_text(), f"{name} has disclosed something"
+        assert not (data / "opened" / f"{job.job_id}.json").exists()
+        with pytest.raises(MasqueError):
+            village.fetch(name, job)
+        request = party_pb2.FetchOpenedRequest(job_id=job.job_id)
+        with pytest.raises(NotFound), village.party(name, "client", "analyst") as stub:
+            stub.FetchOpened(request, timeout=CALL)
+
+
+def run_all(village: Village, told: dict[str, BoundJob]) -> dict[str, BaseException]:
+    """Tell each service its own job, then ask both parties for every round; their errors."""
+
+    def party(name: str) -> None:
+        rounds = village.prepare_party(name, told[name]).rounds
+        for k in range(len(rounds)):
+            village.run_at(name, told[name], k)
+
+    village.prepare_dealer(told["dealer"])
+    with ThreadPoolExecutor() as pool:
+        asked = {name: pool.submit(party, name) for name in village.names}
+        found = {name: future.exception(timeout=CALL) for name, future in asked.items()}
+    return {name: error for name, error in found.items() if error is not None}
+
+
+LIES: dict[str, dict[str, Any]] = {
+    "another training": {"training__epochs": 4},
+    "another seed": {"training__seed": 99},
+    "another output": {"model_output": {"keep_shares": "stolen"}},
+    "parties in another order": {"parties": ("party-b", "party-a")},
+    "another client": {"client": "mallory"},
+    "another attempt": {"attempt": 2},
+    "another opening": {"training__early_stop": EARLY_STOP},
+}
+
+
+TOLD = [(lie, victim) for lie in LIES for victim in ("party-b", "dealer")]
+TOLD.remove(("another attempt", "party-b"))  # half a minute: it waits for the others to come
+
+
+@pytest.mark.parametrize(("lie", "victim"), TOLD)
+def test_one_is_told_another_job(village: Village, lie: str, victim: str) -> None:
+    job = an_open_job(village)
+    other = another(village, job, **LIES[lie])
+    told = {"dealer": job, "party-a": job, "party-b": job} | {victim: other}
+    errors = run_all(village, told)
+    assert set(errors) == set(village.names), "both parties noticed"
+    assert all(isinstance(error, MasqueError) for error in errors.values()), errors
+    assert_nothing_opened(village, job)
+    for name in (*village.names, "dealer"):
+        abort(village, name, told[name])
+    assert_usable(village)
+
+
+def abort(village: Village, name: str, job: BoundJob) -> None:
+    if name == "dealer":
+        return
+    with village.party(name) as stub:
+        request = party_pb2.AbortJobRequest(job_id=job.job_id, attempt=job.attempt, reason="over")
+        stub.Abort(request, timeout=CALL)
+
+
+def _skip_ahead(village: Village, job: BoundJob) -> None:
+    village.run_at("party-a", job, 4)
+
+
+def _last_first(village: Village, job: BoundJob) -> None:
+    village.run_rounds(job, [0])
+    village.run_at("party-a", job, 4)
+
+
+def _replay(village: Village, job: BoundJob) -> None:
+    village.run_rounds(job, [0, 1])
+    village.run_at("party-a", job, 1)
+
+
+def _beyond_the_end(village: Village, job: BoundJob) -> None:
+    village.run_rounds(job, [0, 1])
+    village.run_at("party-a", job, 5)
+
+
+def _results_early(village: Village, job: BoundJob) -> None:
+    village.run_rounds(job, [0, 1, 2])
+    village.fetch("party-a", job)
+
+
+def _other_attempts_results(village: Village, job: BoundJob) -> None:
+    village.run_rounds(job, [0, 1])
+    village.fetch("party-a", job.next_attempt())
+
+
+def _round_of_a_later_attempt(village: Village, job: BoundJob) -> None:
+    village.run_rounds(job, [0])
+    village.run_at("party-a", job.next_attempt(), 1)
+
+
+ORDERS: dict[str, Callable[[Village, BoundJob], None]] = {
+    "the last round alone": _skip_ahead,
+    "rounds left out": _last_first,
+    "a round again": _replay,
+    "a round too many": _beyond_the_end,
+    "results before the end": _results_early,
+    "results of another attempt": _other_attempts_results,
+    "a round of another attempt": _round_of_a_later_attempt,
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_instructions_in_another_order(village: Village, order: str) -> None:
+    job = an_open_job(village)
+    village.prepare(job)
+    with pytest.raises(ProtocolError):
+        ORDERS[order](village, job)
+    assert_nothing_opened(village, job)
+    for name in village.names:
+        abort(village, name, job)
+    assert_usable(village)
+
+
+def test_an_attempt_that_was_given_up_is_never_begun_again(village: Village) -> None:
+    job = an_open_job(village)
+    village.prepare(job)
+    village.run_rounds(job, [0, 1])
+    for name in village.names:
+        abort(village, name, job)
+    for name in village.names:
+        with pytest.raises(JobFailed):
+            village.prepare_party(name, job)
+        with pytest.raises(JobFailed):
+            village.run_at(name, job, 2)
+    assert_nothing_opened(village, job)
+    assert_usable(village)
+
+
+def test_a_finished_job_opens_nothing_more(village: Village) -> None:
+    """Rounds asked for after the end, all over again: the ledger stays as it was."""
+    job = an_open_job(village)
+    village.run(job)
+    before = ledgers(village)
+    for name in village.names:
+        assert job.job_id in before[name], "the honest job did open its result"
+        for k in range(7):
+            with pytest.raises(ProtocolError):
+                village.run_at(name, job, k)
+        assert village.prepare_party(name, job).job_digest == job.digest()
+    assert ledgers(village) == before
+
+
+def test_two_rounds_at_once_are_one(village: Village) -> None:
+    job = an_open_job(village)
+    village.prepare(job)
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(village.run_at, "party-a", job, 0) for _ in range(4)]
+        village.run_at("party-b", job, 0)
+        errors = [future.exception(timeout=CALL) for future in asked]
+    assert errors.count(None) == 1
+    assert all(error is None or isinstance(error, ProtocolError) for error in errors)
+    assert_nothing_opened(village, job)
+    for name in village.names:
+        abort(village, name, job)
+
+
+def ledgers(village: Village) -> dict[str, str]:
+    return {
+        name: (village.services[name].directory / "data" / "ledger.jsonl").read_text()
+        for name in village.names
+    }
