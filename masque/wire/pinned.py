@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from cryptography import x509
 
-from masque.errors import IdentityError, MasqueError
+from masque.errors import IdentityError, MasqueError, Unavailable
 from masque.wire.certificates import revoked
 from masque.wire.failures import translate
 from masque.wire.identity import Identity
@@ -28,6 +28,8 @@ PATIENCE = 10.0
 """Seconds that each step of looking may take."""
 
 OnRevoked = Callable[[IdentityError], object]
+
+_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 if TYPE_CHECKING:
     Opened = tuple[x509.Certificate, grpc.Channel]
@@ -59,15 +61,16 @@ class PinnedChannel(grpc.Channel):
         """The channel that only the certificate now seen can answer. Raises like `preflight`."""
         with self._lock:
             if self._closed.is_set():
-                raise ValueError("this channel is closed")  # gRPC itself may crash
+                raise self._gone()  # gRPC itself may crash
             if self._opened is None:
                 own = self._credentials.renewed()
                 seen = check_connection(self._address, self._expected, own, patience=PATIENCE)
                 secured = own.for_channel(only=seen)
                 inner = grpc.secure_channel(self._address, secured, options=self._options)
+                self._opened = seen, inner
                 if self._closed.is_set():
                     inner.close()
-                self._opened = seen, inner
+                    raise self._gone()
             seen, inner = self._opened
         if seen.serial_number in self._credentials.trust.revocations:
             raise self._refusal(seen)
@@ -105,6 +108,21 @@ class PinnedChannel(grpc.Channel):
 
         threading.Thread(target=end, name="revoked", daemon=True).start()
 
+    def _gone(self) -> Unavailable:
+        who = str(self._expected)
+        text = f"The connection to {who} was closed on our side."
+        return Unavailable(text, service=who, address=self._address)
+
+    def call(self, kind: str, made: _Arguments, how: str, given: _Arguments) -> Any:
+        """Call a method of the channel, in one of the ways that methods have. Raises as above."""
+        method = getattr(self.channel(), kind)(*made[0], **made[1])
+        try:
+            return getattr(method, how)(*given[0], **given[1])
+        except ValueError:
+            if self._closed.is_set():
+                raise self._gone() from None
+            raise
+
     def _refusal(self, seen: x509.Certificate) -> IdentityError:
         who = str(self._expected)
         error = revoked(f"The certificate of {who}", seen)
@@ -115,19 +133,19 @@ class PinnedChannel(grpc.Channel):
 
     def unary_unary(self, *arguments: Any, **named: Any) -> Any:
         """See `grpc.Channel`."""
-        return _Call(lambda: self.channel().unary_unary(*arguments, **named))
+        return _Call(self, "unary_unary", (arguments, named))
 
     def unary_stream(self, *arguments: Any, **named: Any) -> Any:
         """See `grpc.Channel`."""
-        return _Call(lambda: self.channel().unary_stream(*arguments, **named))
+        return _Call(self, "unary_stream", (arguments, named))
 
     def stream_unary(self, *arguments: Any, **named: Any) -> Any:
         """See `grpc.Channel`."""
-        return _Call(lambda: self.channel().stream_unary(*arguments, **named))
+        return _Call(self, "stream_unary", (arguments, named))
 
     def stream_stream(self, *arguments: Any, **named: Any) -> Any:
         """See `grpc.Channel`."""
-        return _Call(lambda: self.channel().stream_stream(*arguments, **named))
+        return _Call(self, "stream_stream", (arguments, named))
 
     def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:
         """See `grpc.Channel`."""
@@ -147,17 +165,17 @@ class PinnedChannel(grpc.Channel):
 class _Call:
     """A method of a channel that is opened when the method is first called."""
 
-    def __init__(self, method: Callable[[], Any]) -> None:
-        self._method = method
+    def __init__(self, pinned: PinnedChannel, kind: str, made: _Arguments) -> None:
+        self._pinned, self._kind, self._made = pinned, kind, made
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self._method()(*arguments, **named)
+        return self._pinned.call(self._kind, self._made, "__call__", (arguments, named))
 
     def with_call(self, *arguments: Any, **named: Any) -> Any:
-        return self._method().with_call(*arguments, **named)
+        return self._pinned.call(self._kind, self._made, "with_call", (arguments, named))
 
     def future(self, *arguments: Any, **named: Any) -> Any:
-        return self._method().future(*arguments, **named)
+        return self._pinned.call(self._kind, self._made, "future", (arguments, named))
 
 
 class Pinned:

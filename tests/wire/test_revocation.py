@@ -11,7 +11,7 @@ import grpc
 import pytest
 from cryptography import x509
 
-from masque.errors import IdentityError, MasqueError
+from masque.errors import IdentityError, MasqueError, Unavailable
 from masque.wire import issued, withdrawing
 from masque.wire.authority import Authority, create_authority
 from masque.wire.certificates import load_certificate, verify
@@ -171,7 +171,7 @@ def test_nobody_talks_to_a_revoked_server(server: Running) -> None:
         assert error.message == "The certificate of party 'a' was revoked by the authority."
         assert error.where["service"] == "party 'a'"
     pinned.close()
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(Unavailable, match="closed on our side"):
         unary(pinned.channel, ECHO)
     fresh.close()
 
