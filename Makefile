@@ -22,7 +22,7 @@ MAKEFLAGS += --no-print-directory
 # Progress goes to standard error, so that `make demo ARGS=--json` leaves clean JSON on output.
 say = printf '== %s\n' "$(1)" >&2
 
-.PHONY: help setup protos docs check test fuzz test-deploy bench demo lock clean
+.PHONY: help setup protos docs check test fuzz test-deploy sbom bench demo lock clean
 .PHONY: up down logs ps image base-image wheels
 
 help: ## list the targets
@@ -104,6 +104,10 @@ fuzz: setup ## give every decoder and every call damaged inputs (FUZZ=1000000 of
 
 test-deploy: setup ## run the tests that need a Docker engine: minutes, and an image when there is none
 	@$(BIN)/python -m pytest -q -m engine tests/deploy $(ARGS)
+
+sbom: setup ## list everything that is installed, with hashes, in build/sbom.json (CycloneDX)
+	@$(BIN)/python -m deploy.sbom build/sbom.json
+	@$(call say,build/sbom.json)
 
 bench: setup ## measure speed, rounds and bytes
 	@$(BIN)/python -m benchmarks $(ARGS)
