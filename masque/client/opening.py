@@ -124,7 +124,7 @@ def _receipt(services: Services, bound: BoundJob, signed: Mapping[str, bytes]) -
     if not signed:
         return None
     statements = [signed[party] for party in bound.parties if party in signed]
-    return join(bound, statements, services.credentials.trust)
+    return join(bound, statements, services.credentials.renewed().trust)
 
 
 def opens_to_all(bound: BoundJob) -> bool:

@@ -68,6 +68,7 @@ def check_connection(
 
     Returns the certificate that answered, which is verified and not revoked.
     """
+    credentials = credentials.renewed()
     verify(credentials.certificate, credentials.trust)
     host, port = split_address(address)
     try:

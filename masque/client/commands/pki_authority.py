@@ -155,7 +155,7 @@ def _tell(profile: Path, content: bytes) -> list[dict[str, Any]]:
 
     with Services(load(profile)) as services:
         told = certificates.tell_everybody(services, content)
-        trust = services.credentials.trust
+        trust = services.credentials.renewed().trust
         try:
             trust.revocations.take(content, trust.authorities)
         except Refused as error:
