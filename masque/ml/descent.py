@@ -132,7 +132,7 @@ class Descent:
             yield Call(step.block, inputs, self._arguments(epoch, batch.size), state)
 
     def factors(self, epoch: int, batch: int) -> tuple[float, float]:
-        """(rate / batch, rate l2) of an epoch's steps on `batch` rows, as they are encoded."""
+        """(rate / rows, rate l2) of an epoch's steps on `batch` rows, as they are encoded."""
         step, found = self._steps[batch, True], self._arguments(epoch, batch)
         rate = float(found["rate"]) * 2.0**-step.rate.scale
         if step.shrink is None:
@@ -142,7 +142,8 @@ class Descent:
     def _encode(self, epoch: int, batch: int) -> dict[str, Array]:
         """The factors of a step, encoded."""
         rate, step = self.task.learning_rates[epoch], self._steps[batch, True]
-        found = {"rate": step.rate.encoded(rate / batch)}
+        rows_counted = self.task.batch_size if self.task.privacy else batch
+        found = {"rate": step.rate.encoded(rate / rows_counted)}
         if step.shrink is not None:
             factor = np.full(step.shrink.shape, rate * self.task.l2)
             if self.task.intercept and not self.task.privacy:

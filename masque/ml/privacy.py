@@ -20,12 +20,17 @@ from masque.errors import SpecError
 from masque.ml import rows
 from masque.ml.bounds import FEATURE_SCALE, Bounds
 from masque.ml.task import Task
+from masque.mpc.fits import FITS
 from masque.mpc.program import Release
+from masque.mpc.trig import wave_error
+from masque.mpc.waves import BULK
 
 CURVATURE: Mapping[str, float] = {"linear": 1.0, "logistic": 0.25, "softmax": 0.5}
 """Of the loss by the scores, at most."""
 FINEST = 1024
 """Noise multipliers are whole multiples of 1 / this."""
+ERRORS_FOR = 5
+"""Parties that the error of softmax is told for; each more adds carries."""
 SLACK = 1.0 + 2.0**-30  # what roundings of doubles here may come to
 
 Factors = Callable[[int, int], tuple[float, float]]
@@ -125,10 +130,20 @@ def _residual_error(task: Task, limits: Bounds) -> float:
     """Of one residual: of the fitted prediction (docs/protocol.md, 6 and 8), and of rounding."""
     rounding = 2.0 ** (1 - min(limits.error_scale, FEATURE_SCALE + limits.weight_scale))
     if task.kind == "logistic":
-        return (6e-5 if limits.error_scale >= 36 else 4e-4) + rounding
+        return _sigmoid_error(max(30, min(36, limits.error_scale)), task.parties) + rounding
     if task.kind == "softmax":
-        return (2.5e-4 if task.classes <= 10 else 1e-3) + rounding
+        carries = max(0, task.parties - ERRORS_FOR) * 2.0**-16
+        return (2.5e-4 if task.classes <= 10 else 1e-3) + carries + rounding
     return rounding
+
+
+def _sigmoid_error(scale: int, parties: int) -> float:
+    """Of the fit, of rounded waves, and of a phase that is off by a unit a party; saturating costs
+    less. Rounded up, so that no library decides its last digits.
+    """
+    fit = FITS["sigmoid"]
+    waves = wave_error(fit.alphas, fit.betas, scale // 2, scale - scale // 2)
+    return ceil((fit.error + waves + 0.25 * (parties + 1) * 2.0 ** -BULK[0]) * 2.0**30) / 2.0**30
 
 
 def noise_multiplier(epsilon: float, delta: float) -> float:

@@ -51,7 +51,8 @@ class Task:
     epoch. `metrics_to`, `model_to`: who gets them; nobody: they stay with the parties as shares.
     `network`: what makes the scores, with its `optimizer`; None: they are linear in the features.
     `start`: parameters that a network starts from, in their order, a row each. With `privacy` the
-    intercept is shrunk like any weight, and residuals of a number are limited to +-1.
+    intercept is shrunk like any weight, residuals of a number are limited to +-1, and a row counts
+    as much in a short batch as in a whole one.
     """
 
     name: str

@@ -46,9 +46,11 @@ def test_a_private_model(
         assert answer.code == 0 and "Privacy: epsilon 1, delta 1e-06." in answer.out
         assert json.loads(out.read_text())["privacy"] == planned
         learned.append(read(out).arrays()["coefficients"])
-    assert not np.array_equal(*learned), "fresh noise"
+    assert not np.array_equal(learned[0], learned[1]), "fresh noise"
 
-    for ledger in sorted(home.glob("party-*/**/ledger*.jsonl")):
+    ledgers = sorted(home.glob("party-*/**/ledger.jsonl"))
+    assert len(ledgers) == 2
+    for ledger in ledgers:
         lines = [line for line in ledger.read_text().splitlines() if "private-" in line]
         released = [line for line in lines if "release of the model with epsilon 1" in line]
         assert len(released) == 2 and all("analyst" in line for line in released)

@@ -14,7 +14,7 @@ from masque.errors import MasqueError
 from masque.ml import privacy
 from masque.ml.layers import Dense
 from masque.ml.network import Network
-from masque.ml.task import EarlyStop, Kind, Privacy, Task
+from masque.ml.task import ALL, EarlyStop, Kind, Privacy, Task
 from masque.ml.training import build
 from masque.mpc.plain import Plain
 from masque.mpc.program import Program
@@ -186,6 +186,17 @@ def test_two_parties_hand_out_weights_with_the_noise_that_is_told() -> None:
     spread = np.std(noise) / release.sigma
     assert 0.7 < spread / sqrt(2) < 1.35, "200 samples of the noise of both"
     assert len({tuple(row) for row in np.round(noise, 9)}) == 40, "fresh every time"
+
+
+def test_what_is_opened_to_all_is_what_has_noise() -> None:
+    table = drawn("softmax", 3, 40, 4, 2)
+    task = private(table, "softmax", 3, batch_size=20, learning_rates=(0.1,), model_to=ALL)
+    clean, (result, _run) = weights(build(task), task, table), together(task, table)
+    assert set(result.opened) == set(result.outputs) == {"weights", "intercept"}
+    for name, value in result.outputs.items():
+        np.testing.assert_array_equal(real(result.program, name, result.opened[name]), value)
+    told = np.concatenate([result.outputs[name].ravel() for name in ("weights", "intercept")])
+    assert np.abs(told - clean).min() > 1e-4, "noise is on every weight"
 
 
 REFUSED: dict[str, dict[str, Any]] = {
