@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,18 @@ from masque.data.kept import KeptModels
 from masque.data.pages import StoreKey
 from masque.data.store import Store
 from masque.errors import IdentityError
-from masque.jobs import bound, document, policy, record, spec
+from masque.jobs import bound, document, ledger, policy, record, spec
 from masque.v1 import coordinator_pb2, dealer_pb2, party_pb2
-from masque.wire import certificates, failures, issued, material, outputs, tracing
+from masque.wire import (
+    certificates,
+    failures,
+    issued,
+    ledgers,
+    material,
+    outputs,
+    receipts,
+    tracing,
+)
 from masque.wire.binding import KEYS, Binding, read_claim
 from masque.wire.frames import CHUNK, GREETING, Assembly, check_greeting, frame
 from masque.wire.identity import parse_identity
@@ -68,7 +78,7 @@ class Decoder:
 def decoders(trusted: Project, folder: Path, store: Store) -> list[Decoder]:
     """All of them, with certificates of `trusted`, files in `folder`, uploads to `store`."""
     found: list[Decoder] = []
-    for make in (_wire, _identities, _sealed, _jobs, _data, _models, _files):
+    for make in (_wire, _identities, _sealed, _jobs, _data, _models, _files, _books):
         found += make(trusted, folder)
     return [*found, *_services(store)]
 
@@ -273,6 +283,27 @@ def _files(trusted: Project, folder: Path) -> Iterator[Decoder]:
         return load_settings(PartySettings, path)
 
     yield _of_file("settings", set_up, folder / "party.yaml", [settings], 500)
+
+
+def _books(trusted: Project, folder: Path) -> Iterator[Decoder]:
+    trust, job = trusted.authority.trust, examples.bound(parties=["ann", "ben"])
+    told = []
+    for name in job.parties:
+        own = trusted.credentials("party", name)
+        book = ledger.Ledger(folder / f"book-{name}", time.time, ledgers.signer_of(own))
+        book.record(job.job_id, job.attempt, "weights", 640, ("analyst",))
+        told.append(receipts.make_statement(job, bytes(32), {}, book, own, time.time()))
+    sample = json.dumps(receipts.join(job, told, trust).content).encode()
+
+    def receipt(path: Path) -> object:
+        return receipts.verify_receipt(receipts.read_receipt(path), trust)
+
+    def lines(path: Path) -> object:
+        return ledgers.verify_ledger(path, trust)
+
+    book_sample = (folder / "book-ann").read_bytes()
+    yield _of_file("ledger", lines, folder / "ledger", [book_sample], 1000)
+    yield _of_file("receipt", receipt, folder / "receipt", [sample], 1000)
 
 
 def _calibration() -> bytes:

@@ -44,7 +44,7 @@ NAMES = (
     *("recipient", "sealed share", "bound job", "job file", "policy", "document", "progress"),
     *("table", "schema", "csv", "parquet", "page", "model.json", "model.npz"),
     *("model.safetensors", "attempts", "opened", "issued", "profile", "project", "calibration"),
-    *("settings", "upload", "sealed items", "result", "opened value"),
+    *("settings", "ledger", "receipt", "upload", "sealed items", "result", "opened value"),
 )
 
 
