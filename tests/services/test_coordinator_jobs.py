@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -257,10 +258,18 @@ def test_nothing_secret_was_stored_or_logged(net: Running) -> None:
     for word in ("Traceback", "incident"):
         assert word not in log
     with sqlite3.connect(net.network.home / "coordinator" / "jobs.sqlite") as database:
-        contents = [row[0] for row in database.execute("SELECT content FROM sealed")]
+        items = list(database.execute("SELECT recipient, output, content FROM sealed"))
     database.close()
-    assert contents
-    assert all(content.startswith(b"masque-sealed-1") for content in contents)
+    sealed = [content for recipient, _, content in items if recipient]
+    assert sealed
+    assert all(content.startswith(b"masque-sealed-1") for content in sealed)
+    signed = [json.loads(content) for recipient, _, content in items if not recipient]
+    assert signed
+    assert {output for recipient, output, _ in items if not recipient} == {"receipt"}
+    for receipt in signed:
+        assert receipt.keys() == {"statement", "certificate", "signature"}
+        for disclosed in receipt["statement"]["disclosures"]:
+            assert disclosed.keys() == {"what", "bits", "to"}
 
 
 def test_grpc_is_not_confused_by_a_plain_text_client(net: Running) -> None:
