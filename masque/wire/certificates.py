@@ -195,7 +195,7 @@ def load_certificate(source: Path | bytes, what: str = "certificate") -> x509.Ce
     where = str(source) if isinstance(source, Path) else None
     try:
         return x509.load_pem_x509_certificate(content)
-    except ValueError:
+    except UNREADABLE:
         raise IdentityError(
             f"The {what}{f' at {where}' if where else ''} is not a PEM certificate.",
             hint="Issue it again with `masque pki`.",
