@@ -4,8 +4,8 @@ gRPC reads its settings once, when it is first imported, and its Python API has 
 minimum TLS version. So this package, imported before `grpc`, leaves TLS 1.2 no cipher suite that
 any of our certificates could serve (see `masque.wire.tls`), and lets whoever waits for the network
 poll it himself (see `masque.wire.polling`). It also keeps gRPC from writing a line of its own for
-every stranger whose handshake fails, among the JSON of a service's log. Start a service's main module with
-`import masque.wire`.
+every stranger whose handshake fails, among the JSON of a service's log. Start a service's main
+module with `import masque.wire`.
 """
 
 from __future__ import annotations

@@ -63,13 +63,13 @@ class Ring:
         self.bindings[index] = replace(self.bindings[index], **changed)
 
     @contextmanager
-    def exchange(self, index: int, **options: float) -> Iterator[PeerExchange]:
+    def exchange(self, index: int, **options: Any) -> Iterator[PeerExchange]:
         """An exchange of one party, not opened yet; closed in the end, its channels too."""
         site = self.sites[index]
         channels = {
             other.name: site.channel(other) for other in self.sites if other.name != site.name
         }
-        defaults = {"patience": 10.0, "opening": 10.0}
+        defaults: dict[str, Any] = {"patience": 10.0, "opening": 10.0}
         exchange = PeerExchange(site.hub, self.bindings[index], channels, **(defaults | options))
         try:
             yield exchange
