@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 
 from masque.errors import IdentityError, MasqueError, NotFound, Refused
@@ -28,7 +29,10 @@ LARGEST = 3 << 20
 
 _BLOCK = re.compile(rb"-----BEGIN X509 CRL-----\s[A-Za-z0-9+/=\s]*?-----END X509 CRL-----(?:\s|\Z)")
 _BEGIN = b"-----BEGIN"
-_UNREADABLE = (ValueError, TypeError, x509.DuplicateExtension, x509.ExtensionNotFound)
+_UNREADABLE = (
+    *(ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension),
+    *(x509.ExtensionNotFound, x509.InvalidVersion, x509.UnsupportedGeneralNameType),
+)
 _log = structlog.get_logger("masque.wire")
 
 Serials = frozenset[int]

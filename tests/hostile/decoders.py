@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import time
@@ -151,11 +152,24 @@ def _identities(trusted: Project, folder: Path) -> Iterator[Decoder]:
     def described(raw: bytes) -> object:
         return certificates.describe(certificates.read_der(raw))
 
+    def inside(kind: str, read: Decode, sample: bytes) -> Decoder:
+        """`read`, of a PEM block whose content is damaged and whose wrapping is not."""
+        form = f"-----BEGIN {kind}-----\n%s-----END {kind}-----\n".encode()
+        content = base64.b64decode(b"".join(sample.splitlines()[1:-1]))
+        return Decoder(
+            f"{kind} inside", lambda raw: read(form % base64.encodebytes(raw)), [content]
+        )
+
+    read_crl: Decode = lambda raw: read_lists(raw, trust.authorities, "it")  # noqa: E731
+    read_csr: Decode = lambda raw: read_request(raw, "it")  # noqa: E731
+    yield inside("X509 CRL", read_crl, lists)
+    yield inside("CERTIFICATE REQUEST", read_csr, csr.read_bytes())
+    yield inside("CERTIFICATE", certificates.load_authorities, trust.pem)
     yield Decoder("certificate", verified, [der], 2000)
     yield Decoder("facts", described, [der], 2000)
     yield Decoder("authorities", certificates.load_authorities, [trust.pem], 1500)
-    yield Decoder("revocation list", lambda raw: read_lists(raw, trust.authorities, "it"), [lists])
-    yield Decoder("request", lambda raw: read_request(raw, "it"), [csr.read_bytes()], 1500)
+    yield Decoder("revocation list", read_crl, [lists])
+    yield Decoder("request", read_csr, [csr.read_bytes()], 1500)
     yield Decoder("recipient", lambda raw: parse_recipient(raw.decode("latin-1"), trust), [proof])
 
 
