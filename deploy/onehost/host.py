@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from masque.client.ports import free_ports
 from masque.errors import Conflict, InputError, NotFound
 
 DEALER, COORDINATOR = "dealer", "coordinator"
@@ -154,11 +154,4 @@ def _ports(count: int, base: int | None) -> tuple[int, ...]:
         if not 1024 <= base <= 65535 - count:
             raise InputError(f"{base} cannot be the first port.", hint="Choose 1024 to 65000.")
         return tuple(range(base, base + count))
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return tuple(int(probe.getsockname()[1]) for probe in probes)
-    finally:
-        for probe in probes:
-            probe.close()
+    return tuple(free_ports(count))

@@ -8,9 +8,11 @@ Exit codes: 0 done; 1 anything not listed; 2 wrong usage; 3 bad input (file, row
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -105,5 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def program() -> NoReturn:
+    """`main`, then out at once: threads of gRPC may outlast an interpreter that takes its time."""
+    code = main()
+    with contextlib.suppress(OSError):  # whoever read what we wrote may have left
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from masque.client import local_files, processes
 from masque.client.local_files import ANALYST, PROJECT, RECORD, Network
+from masque.client.ports import free_ports
 from masque.client.processes import Place
 from masque.client.profile import Profile, load
 from masque.errors import Conflict, InputError, MasqueError, NotFound
@@ -156,13 +157,11 @@ def _ports(network: Network, base: int | None) -> list[int]:
     """A port a service, in the order of `places`. Raises Conflict naming one that is in use."""
     if base is not None and not 1024 <= base <= 65535 - len(network.places):
         raise InputError(f"{base} cannot be the first port.", hint="Choose 1024 to 65000.")
-    sockets, ports = [], []
-    try:
-        for index, place in enumerate(network.places):
-            probe = socket.socket()
-            sockets.append(probe)
+    if base is None:
+        return free_ports(len(network.places))
+    for place, wanted in zip(network.places, range(base, base + len(network.places)), strict=True):
+        with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            wanted = 0 if base is None else base + index
             try:
                 probe.bind(("127.0.0.1", wanted))
                 probe.listen()  # binding alone does not notice a listener on the same address
@@ -174,11 +173,7 @@ def _ports(network: Network, base: int | None) -> list[int]:
                     " choose another --port.",
                     port=wanted,
                 ) from None
-            ports.append(probe.getsockname()[1])
-    finally:
-        for probe in sockets:
-            probe.close()
-    return ports
+    return list(range(base, base + len(network.places)))
 
 
 __all__ = ["ANALYST", "PROJECT", "Health", "Network", "down", "find", "status", "up"]

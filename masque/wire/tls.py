@@ -248,7 +248,7 @@ def channel_options(
         ("grpc.max_send_message_length", max_message),
         ("grpc.max_receive_message_length", max_reply),
         ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.min_reconnect_backoff_ms", 1_000),
+        ("grpc.min_reconnect_backoff_ms", 3_000),  # for one attempt to connect
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.use_local_subchannel_pool", 1),  # no other channel's failures and connections
         ("grpc.keepalive_permit_without_calls", 0),

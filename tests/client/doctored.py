@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from masque.client.doctor.findings import Finding, Limits
 from masque.client.doctor.report import Report, examine
 from masque.client.doctor.subject import of_service
 from masque.client.machine import Machine
+from masque.client.ports import free_ports
 from masque.wire.authority import Authority, create_authority
 from masque.wire.host import Host, offer_host
 from masque.wire.identity import Identity, Role
@@ -94,7 +94,4 @@ class Site:
 
 def free_port() -> int:
     """One that nobody listens at."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    return free_ports(1)[0]

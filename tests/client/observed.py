@@ -22,8 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from masque.client import local_files, processes
 from masque.client.local_files import Network
+from masque.client.ports import free_ports
 from tests.client.networks import Running
-from tests.services.village import free_ports
 
 PATIENCE = 60.0
 

@@ -81,7 +81,9 @@ def test_spans_need_their_extra(
 ) -> None:
     wanted = {"otlp": "http://127.0.0.1:4318"}
     assert checked(folder, capsys, telemetry=wanted) == {}
-    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)
+    exporter = "opentelemetry.exporter.otlp.proto.http"
+    for module in (exporter, f"{exporter}.trace_exporter"):
+        monkeypatch.setitem(sys.modules, module, None)
     found = checked(folder, capsys, telemetry=wanted)
     assert "OpenTelemetry, which is not installed" in found["telemetry"]["problem"]
 

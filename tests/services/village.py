@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import grpc
 import numpy as np
 import yaml
 
+from masque.client.ports import free_ports
 from masque.data.chunks import checksum
 from masque.data.table import TableInfo
 from masque.jobs.bound import BoundJob, Recipient, bind
@@ -42,16 +42,6 @@ from tests.jobs.examples import table, values
 PROJECT = "demo"
 COORDINATOR = "coordinator"
 CALL = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @dataclass
