@@ -9,11 +9,13 @@ stream, which would add about a millisecond a megabyte. Rounds and bytes are exa
 from __future__ import annotations
 
 import multiprocessing
+import queue
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -146,21 +148,26 @@ def seeds() -> list[bytes]:
 # -- processes ---------------------------------------------------------------------------------
 
 
-@dataclass
 class Pipe:
-    """A `Supply`: corrections as the dealer's process sends them, or kept from before."""
+    """A `Supply`: corrections as the dealer's process sends them, fetched in a thread."""
 
-    connection: Connection
-    kept: dict[int, bytes] = field(default_factory=dict)
+    def __init__(self, connection: Connection, made: Program) -> None:
+        self._items: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._fetch, args=(connection, made), daemon=True)
+        self._thread.start()
 
-    def keep(self, made: Program) -> None:
-        """Take everything now."""
-        for position in range(made.rounds[0].count):
-            self.kept[position] = self.connection.recv_bytes()
+    def _fetch(self, connection: Connection, made: Program) -> None:
+        """One for every call: those of these programs have some for each party."""
+        for _ in range(made.rounds[0].count):
+            self._items.put(connection.recv_bytes())
+
+    def keep(self) -> None:
+        """Wait until everything is here."""
+        self._thread.join()
 
     def corrections(self, position: int, size: int) -> Buffer:
-        """Those of a call; every call of these programs has some for each party."""
-        return self.kept.pop(position, None) or self.connection.recv_bytes()
+        """Those of a call."""
+        return self._items.get()
 
 
 def party(index: int, root: Path, quick: bool, pipe: Connection, dealer: Connection) -> None:
@@ -174,10 +181,11 @@ def party(index: int, root: Path, quick: bool, pipe: Connection, dealer: Connect
         while (asked := pipe.recv()) is not None:
             number, beforehand = asked
             operation = known[number]
-            made, supply = program(operation), Pipe(dealer)
+            made = program(operation)
+            supply = Pipe(dealer, made)
             one = Party(made, index, seeds()[index], supply, exchange, source(operation, index))
             if beforehand:
-                supply.keep(made)
+                supply.keep()
             pipe.send(None)  # ready
             pipe.recv()
             exchange.swap(b"")

@@ -31,7 +31,10 @@ class Supply(Protocol):
     """Where this party's correction stream comes from."""
 
     def corrections(self, position: int, size: int) -> Buffer:
-        """The `size` > 0 correction bytes of call `position`; positions only grow."""
+        """The `size` > 0 correction bytes of call `position`; positions only grow.
+
+        They are asked for as late as possible, perhaps after swaps: fetch them in the background.
+        """
 
 
 class Storage(Protocol):
