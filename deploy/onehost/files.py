@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from deploy.onehost.host import ANALYST, COORDINATOR, DEALER, PORT, PROJECT, Host, Service
+from masque.client.local_files import analysts_profile
 from masque.errors import InputError
 from masque.wire.authority import Authority, create_authority, open_authority
 from masque.wire.certificates import describe, load_certificate
@@ -131,18 +132,9 @@ def _peer(service: Service, network: str) -> dict[str, str]:
 
 
 def _profile(host: Host) -> dict[str, Any]:
-    dealer, *parties, coordinator = (
-        {"name": service.name, "address": host.address(service)} for service in host.services
+    return analysts_profile(
+        [{"name": service.name, "address": host.address(service)} for service in host.services]
     )
-    return {
-        "project": PROJECT,
-        "name": ANALYST,
-        "tls": {"directory": "client/certificates"},
-        "coordinator": coordinator,
-        "dealer": dealer,
-        "parties": parties,
-        "recipients": "client/recipients",
-    }
 
 
 def _yaml(path: Path, content: dict[str, Any]) -> None:

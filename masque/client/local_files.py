@@ -141,7 +141,13 @@ def _configure(network: Network, addresses: Sequence[str]) -> None:
                 **own,
             },
         )
-    profile = {
+    _yaml(network.profile, analysts_profile([dealer, *parties, coordinator]))
+
+
+def analysts_profile(peers: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """The profile of the analyst, from name and address of dealer, parties and coordinator."""
+    dealer, *parties, coordinator = peers
+    return {
         "project": PROJECT,
         "name": ANALYST,
         "tls": {"directory": "client/certificates"},
@@ -150,7 +156,6 @@ def _configure(network: Network, addresses: Sequence[str]) -> None:
         "parties": parties,
         "recipients": "client/recipients",
     }
-    _yaml(network.profile, profile)
 
 
 def _yaml(path: Path, content: dict[str, Any]) -> None:

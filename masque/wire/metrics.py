@@ -62,6 +62,22 @@ def by(label: str, numbers: Mapping[str, float]) -> dict[str, Any]:
     return {"labels": (label,), "samples": {(key,): value for key, value in numbers.items()}}
 
 
+def jobs(running: Mapping[str, float], ended: Mapping[str, float]) -> Iterator[Metric]:
+    """What every service says of its jobs: how many run by state, and have ended by outcome."""
+    yield Metric(
+        "masque_jobs_running",
+        "gauge",
+        "Jobs that have not ended, by state.",
+        **by("state", running),
+    )
+    yield Metric(
+        "masque_jobs_ended_total",
+        "counter",
+        "Attempts of jobs that have ended, by outcome.",
+        **by("outcome", ended),
+    )
+
+
 Source = Callable[[], Iterable[Metric]]
 """What a service has to tell, read at every scrape from any thread."""
 

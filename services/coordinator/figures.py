@@ -9,7 +9,7 @@ from threading import Lock
 
 from masque.jobs.conducting import ENDED, STATES
 from masque.jobs.states import State
-from masque.wire.metrics import Metric, by, counter, gauge
+from masque.wire.metrics import Metric, counter, gauge, jobs
 
 RUNNING = (State.PREPARING, State.TRAINING, State.FINISHING)
 
@@ -36,18 +36,7 @@ class Tally:
 def figures(tally: Tally, waiting: int, state: State | None, watchers: int) -> Iterator[Metric]:
     """All metrics: from the tally, how many jobs wait, and the state of the one that runs."""
     yield gauge("masque_jobs_waiting", "Jobs in the queue, waiting for their turn.", waiting)
-    yield Metric(
-        "masque_jobs_running",
-        "gauge",
-        "Jobs that have not ended, by state.",
-        **by("state", {each.value: int(each is state) for each in RUNNING}),
-    )
-    yield Metric(
-        "masque_jobs_ended_total",
-        "counter",
-        "Attempts of jobs that have ended, by outcome.",
-        **by("outcome", tally.ended()),
-    )
+    yield from jobs({each.value: int(each is state) for each in RUNNING}, tally.ended())
     yield counter(
         "masque_training_rounds_total", "Training rounds that have been run.", tally.rounds
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from masque.wire.metrics import Metric, by, counter
+from masque.wire.metrics import Metric, by, counter, jobs
 from services.dealer.dealing import Dealing
 
 DEALT, FAILED = "dealt", "failed"
@@ -32,18 +32,7 @@ def figures(tally: Tally, active: list[Dealing]) -> Iterator[Metric]:
     for dealing in active:
         for party, size in dealing.waiting().items():
             waiting[party] += size
-    yield Metric(
-        "masque_jobs_running",
-        "gauge",
-        "Jobs that have not ended, by state.",
-        **by("state", {"dealing": len(active)}),
-    )
-    yield Metric(
-        "masque_jobs_ended_total",
-        "counter",
-        "Attempts of jobs that have ended, by outcome.",
-        **by("outcome", {how: tally.ended[how] for how in (DEALT, FAILED)}),
-    )
+    yield from jobs({"dealing": len(active)}, {how: tally.ended[how] for how in (DEALT, FAILED)})
     yield Metric(
         "masque_material_bytes_total",
         "counter",

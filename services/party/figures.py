@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from masque.data.store import Store
 from masque.jobs.states import State
 from masque.wire.links import Traffic
-from masque.wire.metrics import Metric, by, counter, gauge
+from masque.wire.metrics import Metric, by, counter, gauge, jobs
 from services.party.attempt import Account, Attempt
 from services.party.jobs import Jobs
 
@@ -72,17 +72,9 @@ class Figures:
     def _work(self, totals: Totals) -> Iterator[Metric]:
         account = totals.account
         states = Counter(job.state.state for job in self.jobs.all() if job.unfinished)
-        yield Metric(
-            "masque_jobs_running",
-            "gauge",
-            "Jobs that have not ended, by state.",
-            **by("state", {state.value: states[state] for state in STATES}),
-        )
-        yield Metric(
-            "masque_jobs_ended_total",
-            "counter",
-            "Attempts of jobs that have ended, by outcome.",
-            **by("outcome", {how: totals.ended[how] for how in (COMPUTED, FAILED)}),
+        yield from jobs(
+            {state.value: states[state] for state in STATES},
+            {how: totals.ended[how] for how in (COMPUTED, FAILED)},
         )
         yield counter(
             "masque_training_rounds_total", "Training rounds that have been run.", totals.rounds
