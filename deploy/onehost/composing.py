@@ -15,13 +15,13 @@ from the coordinator is that the coordinator listens at its door only.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import yaml
 
 from deploy.onehost.files import STATE, at
 from deploy.onehost.host import PORT, Host, Service
+from masque.client.containers import LABEL, confined, digest, lasting
 
 INNER = ("exchange", "dealing", "ordering", "control")
 DOORS = {"dealer": "dealer-door", "party": "parties-door", "coordinator": "coordinator-door"}
@@ -30,7 +30,6 @@ MEMBERSHIP = {
     "party": ("exchange", "dealing", "control"),
     "coordinator": ("ordering", "control"),
 }
-LABEL = "org.masque.configuration"
 
 
 def write(host: Host, image: str) -> None:
@@ -71,15 +70,8 @@ def _service(host: Host, service: Service, image: str) -> dict[str, Any]:
         "networks": {**joined, DOORS[service.role]: {"aliases": [at(service, "door")]}},
         "ports": [f"{host.address(service)}:{PORT}"],
         "volumes": [f"{service.name}-config:/etc/masque:ro", f"{service.name}-state:{STATE}"],
-        "tmpfs": ["/tmp:size=64m,mode=1777,noexec,nosuid,nodev"],
-        "read_only": True,
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
-        "init": True,
-        "pids_limit": 1024,
-        "restart": "unless-stopped",
-        "stop_grace_period": "15s",
-        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+        **confined(),
+        **lasting(),
     }
 
 
@@ -92,8 +84,5 @@ def _stopped_after(host: Host, service: Service) -> list[str]:
 
 def _digest(host: Host, service: Service) -> str:
     """Of what a service reads once, when it starts: a container with another is made anew."""
-    found = hashlib.sha256()
-    for name in (f"{service.role}.yaml", "policy.yaml"):
-        file = host.folder(service) / name
-        found.update(file.read_bytes() if file.exists() else b"")
-    return found.hexdigest()[:16]
+    files = (host.folder(service) / name for name in (f"{service.role}.yaml", "policy.yaml"))
+    return digest(file.read_bytes() if file.exists() else b"" for file in files)

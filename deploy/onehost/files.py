@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from deploy.onehost.host import ANALYST, COORDINATOR, DEALER, PORT, PROJECT, Host, Service
-from masque.client.local_files import analysts_profile
+from deploy.onehost.host import COORDINATOR, DEALER, PORT, Host, Service
+from masque.client.local_files import ANALYST, PROJECT, analysts_profile
 from masque.errors import InputError
 from masque.wire.authority import Authority, create_authority, open_authority
 from masque.wire.certificates import describe, load_certificate

@@ -20,7 +20,6 @@ from masque.client.ports import free_ports
 from masque.errors import Conflict, InputError, NotFound
 
 DEALER, COORDINATOR = "dealer", "coordinator"
-PROJECT, ANALYST = "local", "analyst"
 PORT = 7000
 """Every service's, inside its container."""
 

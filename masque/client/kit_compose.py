@@ -7,16 +7,13 @@ network, and makes the private keys, so that they are born on this host.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from masque.client.containers import LABEL, confined, digest, lasting
 from masque.client.project import Organisation, Project, Service
-
-LABEL = "org.masque.configuration"
-"""A digest of what a service reads once: a container with other files is made anew by compose."""
 
 _HEAD = """\
 # {organisation}'s services of {project}. Written by `masque provision`.
@@ -54,9 +51,8 @@ def _service(service: Service, files: Mapping[str, str], image: str) -> dict[str
         "labels": {LABEL: _digest(service, files)},
         "ports": [f"{service.port}:{service.port}"],
         "volumes": volumes,
-        **_confined(),
-        "init": True,
-        "pids_limit": 1024,
+        **confined(),
+        **lasting(),
         "healthcheck": {
             "test": ["CMD", "masque-service", "probe"],
             "interval": "10s",
@@ -64,9 +60,6 @@ def _service(service: Service, files: Mapping[str, str], image: str) -> dict[str
             "retries": 3,
             "start_period": "180s",
         },
-        "restart": "unless-stopped",
-        "stop_grace_period": "20s",
-        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
 
 
@@ -78,21 +71,10 @@ def _keys(image: str) -> dict[str, Any]:
         "network_mode": "none",
         "working_dir": "/kit",
         "volumes": [".:/kit"],
-        **_confined(),
-    }
-
-
-def _confined() -> dict[str, Any]:
-    return {
-        "read_only": True,
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
-        "tmpfs": ["/tmp:size=64m,mode=1777,noexec,nosuid,nodev"],
+        **confined(),
     }
 
 
 def _digest(service: Service, files: Mapping[str, str]) -> str:
-    found = hashlib.sha256()
-    for name in (f"{service.role}.yaml", "policy.yaml"):
-        found.update(files.get(f"{service.name}/{name}", "").encode())
-    return found.hexdigest()[:16]
+    names = (f"{service.name}/{name}" for name in (f"{service.role}.yaml", "policy.yaml"))
+    return digest(files.get(name, "").encode() for name in names)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deploy.onehost import engine
-from deploy.onehost.host import PROJECT
+from masque.client.local_files import PROJECT
 from masque.wire.authority import open_authority
 from masque.wire.certificates import fingerprint, load_certificate
 from masque.wire.identity import Identity, Role

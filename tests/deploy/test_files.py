@@ -15,6 +15,7 @@ import yaml
 
 from deploy import requirements, slim
 from deploy.onehost import composing, files, host
+from masque.client import local_files
 from masque.errors import Conflict, InputError
 from masque.wire import probe
 from masque.wire.authority import create_authority, open_authority
@@ -159,7 +160,7 @@ def test_certificates_near_their_end_are_renewed_and_no_others(made: host.Host) 
     """And the service takes the new one up while it runs."""
     authority = open_authority(made.home / "authority")
     service = made.services[1]
-    identity = Identity(host.PROJECT, Role.PARTY, service.name)
+    identity = Identity(local_files.PROJECT, Role.PARTY, service.name)
     folder = made.folder(service) / "certificates"
     names = ["localhost", "127.0.0.1"]
     short = dt.timedelta(days=29)
