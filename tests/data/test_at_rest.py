@@ -22,7 +22,7 @@ from masque.data.schema import loads
 from masque.data.store import Store
 from masque.data.upload import COMMITMENT
 from masque.errors import Conflict, MasqueError, NotFound, Refused
-from tests.data.test_store import send, stored
+from tests.data.stores import send, stored
 
 SHARE = bytes(range(256)) * 300
 

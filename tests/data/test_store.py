@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import stat
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from masque.data.chunks import checksum
-from masque.data.schema import loads
 from masque.data.store import Store
-from masque.data.table import TableInfo
-from masque.data.upload import Writer
 from masque.errors import (
     Conflict,
     InputError,
@@ -29,34 +22,7 @@ from masque.errors import (
     ProtocolError,
     Refused,
 )
-
-Words = NDArray[np.uint64]
-SCHEMA = loads("columns: {x: {type: number, range: [0, 1]}}\nlabel: {column: y, type: binary}")
-WITH_IDENTIFIERS = loads("columns: {id: identifier, x: {type: number, range: [0, 1]}}")
-
-
-def table(rows: int = 10) -> tuple[TableInfo, Words]:
-    words = np.random.default_rng(rows).integers(0, 2**64, (rows, 2), dtype=np.uint64)
-    return SCHEMA.describe(rows), words
-
-
-def send(writer: Writer, words: Words, each: int = 4) -> None:
-    for start in range(0, len(words), each):
-        part = words[start : start + each]
-        payload = part.tobytes()
-        writer.write(start, len(part), payload, checksum(payload))
-
-
-def stored(store: Store, name: str = "a", rows: int = 10, **options: Any) -> Words:
-    info, words = table(rows)
-    writer = store.begin(name, info, "upload-1", **options)
-    send(writer, words)
-    writer.commit()
-    return words
-
-
-def files(directory: Path) -> list[str]:
-    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+from tests.data.stores import SCHEMA, WITH_IDENTIFIERS, files, send, stored, table
 
 
 def test_what_was_sent_is_what_is_read(tmp_path: Path) -> None:
@@ -274,151 +240,6 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with Store(tmp_path), pytest.raises(Conflict, match="in use"):
         Store(tmp_path)
     Store(tmp_path).close()
-
-
-def crashed(directory: Path, copy: Path) -> Store:
-    """The store as a process would find it that starts after the other was killed here."""
-    shutil.copytree(directory, copy)
-    return Store(copy)
-
-
-def test_a_crash_at_any_moment_of_an_upload_loses_only_that_upload(tmp_path: Path) -> None:
-    live = tmp_path / "live"
-    with Store(live) as store:
-        old = stored(store, "kept")
-        info, words = table(7)
-        moments = 0
-
-        def crash_here() -> None:
-            nonlocal moments
-            moments += 1
-            with crashed(live, tmp_path / f"crash{moments}") as found:
-                assert [entry.name for entry in found.list()] == ["kept"]
-                assert np.array_equal(found.rows("kept"), old)
-                assert len(list((tmp_path / f"crash{moments}/shares").iterdir())) == 1
-
-        writer = store.begin("new", info, "u")
-        crash_here()
-        for start in range(0, 7, 2):
-            part = words[start : start + 2]
-            payload = part.tobytes()
-            writer.write(start, len(part), payload, checksum(payload))
-            crash_here()
-        writer.commit()
-        with crashed(live, tmp_path / "after") as found:
-            assert np.array_equal(found.rows("new"), words)
-
-
-def test_a_crash_at_any_moment_of_a_replacement_keeps_one_whole_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    live = tmp_path / "live"
-    copies: list[Path] = []
-
-    def snapshot(then: Any) -> Any:
-        def wrapped(*arguments: Any, **options: Any) -> Any:
-            for moment in ("before", "after"):
-                if moment == "after":
-                    result = then(*arguments, **options)
-                copies.append(tmp_path / f"copy{len(copies)}")
-                shutil.copytree(live, copies[-1])
-            return result
-
-        return wrapped
-
-    with Store(live) as store:
-        old = stored(store)
-        for module, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree")):
-            monkeypatch.setattr(module, name, snapshot(getattr(module, name)))
-        new = stored(store, rows=7, replace=True)
-    monkeypatch.undo()
-    assert len(copies) >= 10
-    seen = set()
-    for copy in copies:
-        with Store(copy) as found:
-            rows = found.rows("a")
-            assert np.array_equal(rows, old) or np.array_equal(rows, new)
-            assert found.damaged == ()
-            assert len(list((copy / "shares").iterdir())) == 1
-            seen.add(len(rows))
-    assert seen == {10, 7}
-
-
-def test_truncated_shares_are_reported_and_nothing_else_suffers(tmp_path: Path) -> None:
-    with Store(tmp_path) as store:
-        stored(store, "a")
-        kept = stored(store, "b")
-        rows = tmp_path / "shares" / store.entry("a").folder / "rows.u64"
-        os.truncate(rows, 100)
-        with pytest.raises(MasqueError, match="damaged"):
-            store.rows("a")
-    with Store(tmp_path) as store:
-        assert store.damaged == ("a",)
-        assert [entry.name for entry in store.list()] == ["b"]
-        assert np.array_equal(store.rows("b"), kept)
-        with pytest.raises(MasqueError, match="damaged"):
-            store.info("a")
-        with pytest.raises(Conflict):
-            store.begin("a", table()[0], "u")
-        store.delete("a")
-        assert list(store.damaged) == []
-        stored(store, "a")
-    with Store(tmp_path) as store:
-        assert len(store.list()) == 2
-
-
-def test_an_unreadable_description_removes_nobody_elses_shares(tmp_path: Path) -> None:
-    with Store(tmp_path) as store:
-        stored(store, "a")
-    description = tmp_path / "datasets" / "a.json"
-    content = description.read_text()
-    description.write_text(content[:-5])
-    with Store(tmp_path) as store:
-        assert store.damaged == ("a",)
-    description.write_text(content)
-    with Store(tmp_path) as store:
-        assert np.array_equal(store.rows("a"), table()[1])
-
-
-@pytest.mark.parametrize("moment", ["write", "flush", "create"])
-def test_a_full_disk_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with Store(tmp_path) as store, open("/dev/full", "wb", buffering=0) as no_room:
-        before = files(tmp_path)
-        info, words = table()
-        with monkeypatch.context() as patch:
-            if moment != "write":
-                module = "pages" if moment == "flush" else "upload"
-                patch.setattr(f"masque.data.{module}.{moment}", fail)
-            with pytest.raises(Refused, match="No space left on device"):  # noqa: PT012
-                writer = store.begin("a", info, "u")
-                if moment == "write":
-                    patch.setattr(writer._pages, "_file", no_room)
-                send(writer, words)
-                writer.commit()
-        assert files(tmp_path) == before
-        assert store.size == 0
-        stored(store)
-
-
-def test_uploads_that_cannot_fit_are_refused_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Store(tmp_path / "small", capacity=200) as store:
-        stored(store)
-        with pytest.raises(Refused, match="may hold 200 bytes"):
-            store.begin("b", table()[0], "u")
-        store.delete("a")
-        stored(store, "b")
-    with Store(tmp_path / "full") as store:
-        usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
-        monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-        with pytest.raises(Refused, match="its disk is full"):
-            store.begin("a", table()[0], "u")
 
 
 def test_many_threads_may_use_it(tmp_path: Path) -> None:

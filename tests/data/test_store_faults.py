@@ -1,0 +1,166 @@
+"""What a crash, a full disk or a damaged file does to a store."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from masque.data.chunks import checksum
+from masque.data.store import Store
+from masque.errors import (
+    Conflict,
+    MasqueError,
+    Refused,
+)
+from tests.data.stores import files, send, stored, table
+
+
+def crashed(directory: Path, copy: Path) -> Store:
+    """The store as a process would find it that starts after the other was killed here."""
+    shutil.copytree(directory, copy)
+    return Store(copy)
+
+
+def test_a_crash_at_any_moment_of_an_upload_loses_only_that_upload(tmp_path: Path) -> None:
+    live = tmp_path / "live"
+    with Store(live) as store:
+        old = stored(store, "kept")
+        info, words = table(7)
+        moments = 0
+
+        def crash_here() -> None:
+            nonlocal moments
+            moments += 1
+            with crashed(live, tmp_path / f"crash{moments}") as found:
+                assert [entry.name for entry in found.list()] == ["kept"]
+                assert np.array_equal(found.rows("kept"), old)
+                assert len(list((tmp_path / f"crash{moments}/shares").iterdir())) == 1
+
+        writer = store.begin("new", info, "u")
+        crash_here()
+        for start in range(0, 7, 2):
+            part = words[start : start + 2]
+            payload = part.tobytes()
+            writer.write(start, len(part), payload, checksum(payload))
+            crash_here()
+        writer.commit()
+        with crashed(live, tmp_path / "after") as found:
+            assert np.array_equal(found.rows("new"), words)
+
+
+def test_a_crash_at_any_moment_of_a_replacement_keeps_one_whole_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = tmp_path / "live"
+    copies: list[Path] = []
+
+    def snapshot(then: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            for moment in ("before", "after"):
+                if moment == "after":
+                    result = then(*arguments, **options)
+                copies.append(tmp_path / f"copy{len(copies)}")
+                shutil.copytree(live, copies[-1])
+            return result
+
+        return wrapped
+
+    with Store(live) as store:
+        old = stored(store)
+        for module, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree")):
+            monkeypatch.setattr(module, name, snapshot(getattr(module, name)))
+        new = stored(store, rows=7, replace=True)
+    monkeypatch.undo()
+    assert len(copies) >= 10
+    seen = set()
+    for copy in copies:
+        with Store(copy) as found:
+            rows = found.rows("a")
+            assert np.array_equal(rows, old) or np.array_equal(rows, new)
+            assert found.damaged == ()
+            assert len(list((copy / "shares").iterdir())) == 1
+            seen.add(len(rows))
+    assert seen == {10, 7}
+
+
+def test_truncated_shares_are_reported_and_nothing_else_suffers(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        stored(store, "a")
+        kept = stored(store, "b")
+        rows = tmp_path / "shares" / store.entry("a").folder / "rows.u64"
+        os.truncate(rows, 100)
+        with pytest.raises(MasqueError, match="damaged"):
+            store.rows("a")
+    with Store(tmp_path) as store:
+        assert store.damaged == ("a",)
+        assert [entry.name for entry in store.list()] == ["b"]
+        assert np.array_equal(store.rows("b"), kept)
+        with pytest.raises(MasqueError, match="damaged"):
+            store.info("a")
+        with pytest.raises(Conflict):
+            store.begin("a", table()[0], "u")
+        store.delete("a")
+        assert list(store.damaged) == []
+        stored(store, "a")
+    with Store(tmp_path) as store:
+        assert len(store.list()) == 2
+
+
+def test_an_unreadable_description_removes_nobody_elses_shares(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        stored(store, "a")
+    description = tmp_path / "datasets" / "a.json"
+    content = description.read_text()
+    description.write_text(content[:-5])
+    with Store(tmp_path) as store:
+        assert store.damaged == ("a",)
+    description.write_text(content)
+    with Store(tmp_path) as store:
+        assert np.array_equal(store.rows("a"), table()[1])
+
+
+@pytest.mark.parametrize("moment", ["write", "flush", "create"])
+def test_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Store(tmp_path) as store, open("/dev/full", "wb", buffering=0) as no_room:
+        before = files(tmp_path)
+        info, words = table()
+        with monkeypatch.context() as patch:
+            if moment != "write":
+                module = "pages" if moment == "flush" else "upload"
+                patch.setattr(f"masque.data.{module}.{moment}", fail)
+            with pytest.raises(Refused, match="No space left on device"):  # noqa: PT012
+                writer = store.begin("a", info, "u")
+                if moment == "write":
+                    patch.setattr(writer._pages, "_file", no_room)
+                send(writer, words)
+                writer.commit()
+        assert files(tmp_path) == before
+        assert store.size == 0
+        stored(store)
+
+
+def test_uploads_that_cannot_fit_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(tmp_path / "small", capacity=200) as store:
+        stored(store)
+        with pytest.raises(Refused, match="may hold 200 bytes"):
+            store.begin("b", table()[0], "u")
+        store.delete("a")
+        stored(store, "b")
+    with Store(tmp_path / "full") as store:
+        usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+        with pytest.raises(Refused, match="its disk is full"):
+            store.begin("a", table()[0], "u")
