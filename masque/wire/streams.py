@@ -47,7 +47,7 @@ FAST = polling.CHOSEN_IN_TIME
 """Whether gRPC was imported with the settings of `masque.wire.polling`."""
 
 _QUEUE = 2
-_FINISH_PATIENCE = 1.0
+_FINISH_PATIENCE = 0.5
 _DETAILS_LIMIT = 1_500
 
 Respond = Callable[[bytes | None], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import TimeoutError as Late
@@ -145,8 +146,13 @@ class PartyService(PartyServicer):
         """Run the next training round; progress twice a second, `done` at the end."""
         job = self._jobs.find(request.job_id)
         task = job.begin(caller(context).name, request.attempt, request.round)
-        if not context.add_callback(lambda: job.left(task)):
-            job.left(task)
+
+        def left() -> None:
+            """In a thread of its own: gRPC's would wait here for a message that it is to send."""
+            threading.Thread(target=job.left, args=(task,), name="left", daemon=True).start()
+
+        if not context.add_callback(left):
+            left()
         while True:
             try:
                 stopped = task.future.result(PROGRESS)
