@@ -2,7 +2,8 @@
 
     python -m tests.services.handmade party --config party.yaml
 
-`training.epochs` is the number of calls of each of the three training rounds (one exchange each),
+`training.epochs` is the number of calls of each of the three training rounds (one exchange each;
+the most that a job may have stand for `ENDLESS`, which no machine has dealt within a second),
 `early_stop` adds a bit that is opened as 1 after the first of them. The result is X'X over all
 epochs: no truncation, so that the parties' result is the plain one to the last bit.
 """
@@ -23,13 +24,15 @@ from masque.mpc.types import Ring
 
 SCALE = 24
 STEPS = 3
+MOST_EPOCHS, ENDLESS = 10_000, 30_000
 
 
 def compile_handmade(job: BoundJob) -> Program:
     """prepare; three training rounds, of which an early stop leaves out two; finish."""
     table = job.tables[0]
     rows, columns, parties = table.info.rows, table.info.columns, len(job.parties)
-    calls, stop = job.spec.training.epochs, job.spec.training.early_stop is not None
+    epochs, stop = job.spec.training.epochs, job.spec.training.early_stop is not None
+    calls = ENDLESS if epochs == MOST_EPOCHS else epochs
     to = job.spec.model_output.sealed_to or ()
     to = (EVERYBODY,) if job.spec.model_output.open_to_all else to
     prepare, step = _prepare(parties, rows, columns), _step(parties, rows, columns)

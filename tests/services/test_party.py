@@ -22,11 +22,11 @@ from masque.mpc import sharing
 from masque.mpc.cost import cost
 from masque.v1 import dealer_pb2, party_pb2
 from masque.wire.outputs import decode_output
-from tests.services.handmade import STEPS, compile_handmade, gram
+from tests.services.handmade import MOST_EPOCHS, STEPS, compile_handmade, gram
 from tests.services.village import CALL, Village, patients
 
-LONG = 10_000
-"""Calls in a training round that takes long enough to be disturbed."""
+LONG = MOST_EPOCHS
+"""Epochs of a job whose training rounds last long enough to be disturbed."""
 
 EARLY_STOP = {"metric": "log_loss", "patience": 1}
 
@@ -369,7 +369,7 @@ def test_a_service_that_hangs_is_named_within_ten_seconds(village: Village, name
 
 def test_a_coordinator_that_leaves_ends_the_job(village: Village) -> None:
     """Several times: once, a message under way could keep the other party from hearing why."""
-    for _ in range(6):
+    for _ in range(4):
         job = a_job(village, training__epochs=LONG)
         village.prepare(job)
         village.run_rounds(job, [0])
