@@ -173,16 +173,16 @@ class Ledger:
 
     def _write(self, content: bytes) -> None:
         assert self._size is not None, "opened before"
-        expected, self._size = self._size, None  # unknown, should this fail
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o600)
         try:
-            if os.fstat(descriptor).st_size != expected:
+            if os.fstat(descriptor).st_size != self._size:
                 raise MasqueError(
                     f"the ledger {self._path} was changed by somebody else.",
                     hint="Nothing is opened until this party has been started again.",
                     file=str(self._path),
                 )
+            expected, self._size = self._size, None  # unknown, should this fail
             left = memoryview(content)
             while left:
                 left = left[os.write(descriptor, left) :]
