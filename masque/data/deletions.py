@@ -38,6 +38,7 @@ class Deletions:
     def take(self, description: Path, entry: Entry) -> None:
         """Delete the data set of this description, in one step. Errors: OSError."""
         os.rename(description, self._path(entry))
+        description.unlink(missing_ok=True)  # renaming leaves it if `remember` has linked the two
         sync(description.parent)
         sync(self._directory)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import shutil
@@ -248,6 +249,26 @@ def test_a_crash_neither_hides_nor_invents_a_deletion(
         if steps[0] < after:
             return
     raise AssertionError("it goes on and on")
+
+
+def test_what_could_not_be_replaced_can_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    heard: list[tuple[str, bool]] = []
+    with Store(tmp_path) as store:
+        store.on_deletion(lambda entry, replaced: heard.append((entry.name, replaced)))
+        stored(store, owner="o")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", refuse)
+            with pytest.raises((MasqueError, OSError)):
+                stored(store, owner="o", replace=True)
+        store.delete("a", owner="o")
+    assert heard == [("a", False)]
+    with Store(tmp_path) as store:
+        assert store.list() == [] and store.damaged == ()
 
 
 def test_a_note_that_cannot_be_written_waits(tmp_path: Path) -> None:
