@@ -25,9 +25,6 @@ class KeptModels:
     def __init__(self, directory: Path, key: StoreKey) -> None:
         self._directory, self._key = directory, key
         make_directory(directory)
-        for left in (*directory.glob(f"{BESIDE}*"), *directory.glob(f"*/{BESIDE}*")):
-            shutil.rmtree(left, ignore_errors=True)
-            left.unlink(missing_ok=True)
         rekey(directory, [key], key)
 
     def __contains__(self, name: str) -> bool:
@@ -65,9 +62,13 @@ class KeptModels:
 def rekey(directory: Path, known: list[StoreKey], key: StoreKey) -> int:
     """Encrypt every share with `key`, whether it is plain or sealed with one of `known`.
 
-    Returns how many were not yet. Each file is replaced by itself, so a crash leaves a mixture
-    that doing it again completes. Errors: MasqueError naming a file under an unknown key; OSError.
+    Returns how many were not yet. What a crash left behind is removed first. Each file is replaced
+    by itself, so a crash leaves a mixture that doing it again completes. Errors: MasqueError naming
+    a file under an unknown key; OSError.
     """
+    for left in (*directory.glob(f"{BESIDE}*"), *directory.glob(f"*/{BESIDE}*")):
+        shutil.rmtree(left, ignore_errors=True)
+        left.unlink(missing_ok=True)
     keys, count = {each.name: each for each in known}, 0
     for path in sorted(directory.glob("*/*.share")):
         stored = path.read_bytes()

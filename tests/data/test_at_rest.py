@@ -168,6 +168,20 @@ def test_a_rotation_that_is_killed_anywhere_is_completed(
     assert broken_off > 10, "it was killed at many steps"
 
 
+def test_a_model_that_was_not_kept_to_its_end_hinders_no_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = filled(tmp_path)
+    with monkeypatch.context() as patch, Store(tmp_path) as store, suppress(Crash):
+        kept = KeptModels(tmp_path / "kept", store.key)
+        with dying(patch, 3):
+            kept.keep("late", b"{}", {"weights": SHARE})
+    assert len(list((tmp_path / "kept").iterdir())) == 2, "it was killed after writing the share"
+    assert rotate(tmp_path).kept_shares == 1
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["m"]
+    assert_holds(tmp_path, words)
+
+
 def test_a_store_in_use_is_not_rotated(tmp_path: Path) -> None:
     with Store(tmp_path), pytest.raises(Conflict, match="in use"):
         rotate(tmp_path)
