@@ -95,7 +95,7 @@ class Predictor(ABC):
         """(X, labels) of a file that `schema` describes, X in the order of this model's columns.
 
         Labels are None without a label column. Raises DataError, or InputError naming a column of
-        the model that the file lacks.
+        the model that the file lacks, or a label of other classes.
         """
         from masque.data import schema as schemas
         from masque.data.encode import decode, read_table
@@ -112,6 +112,16 @@ class Predictor(ABC):
                 column=missing[0],
             )
         columns = np.stack([table[name] for name in self.features], axis=1)
+        if self.label in table and info.label is not None:
+            told = info.label.classes
+            if bool(told) != bool(self.classes) or not set(told) <= set(self.classes):
+                raise InputError(
+                    f"The label {self.label!r} of {schema} is not what the model predicts:"
+                    f" {', '.join(self.classes) or 'numbers'}.",
+                    hint="Describe the file by the schema that was used for training.",
+                    file=str(schema),
+                    column=self.label,
+                )
         return columns, self._labels(table.get(self.label))
 
     def _labels(self, labels: NDArray[Any] | None) -> NDArray[Any] | None:

@@ -199,3 +199,18 @@ def test_what_cannot_be_audited(masque: Shell, place: Path) -> None:
     given = ("--nonmembers", place / "others.csv", "--schema", place / "schema.yaml")
     answer = masque("audit-model", place / "by-heart.json", "--members", place / "few.csv", *given)
     assert answer.code == 3 and "few.csv has 19 rows" in answer.error
+
+
+@pytest.mark.parametrize(
+    "label", ["type: binary, classes: [sick, well], positive: sick", "type: number, range: [0, 1]"]
+)
+def test_a_schema_with_another_label_is_told(masque: Shell, place: Path, label: str) -> None:
+    schema, rows = place / "other.yaml", place / "other.csv"
+    text = (place / "schema.yaml").read_text()
+    schema.write_text(text.replace("type: binary, classes: [no, yes], positive: yes", label))
+    told = (place / "members.csv").read_text().replace("yes", "1" if "number" in label else "sick")
+    rows.write_text(told.replace(",no", ",0" if "number" in label else ",well"))
+    given = ("--members", rows, "--nonmembers", rows, "--schema", schema)
+    answer = masque("audit-model", place / "by-heart.json", *given)
+    assert answer.code == 3, answer.err
+    assert answer.error == f"The label 'y' of {schema} is not what the model predicts: no, yes."
