@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from masque.client.ports import free_ports
+from masque.client.ports import free_ports, ports_from
 from masque.errors import Conflict, InputError, NotFound
 
 DEALER, COORDINATOR = "dealer", "coordinator"
@@ -149,8 +149,4 @@ def checked(name: str) -> str:
 
 
 def _ports(count: int, base: int | None) -> tuple[int, ...]:
-    if base is not None:
-        if not 1024 <= base <= 65535 - count:
-            raise InputError(f"{base} cannot be the first port.", hint="Choose 1024 to 65000.")
-        return tuple(range(base, base + count))
-    return tuple(free_ports(count))
+    return tuple(free_ports(count) if base is None else ports_from(base, count))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from deploy.onehost import composing, engine, files
 from deploy.onehost.engine import State
 from deploy.onehost.host import Host, Service, find, plan
+from masque.client.ports import check_free
 from masque.errors import Conflict, Unavailable
 
 STARTING = 300.0
@@ -104,18 +104,5 @@ def _check_volumes(host: Host) -> None:
 
 
 def _check_ports(host: Host) -> None:
-    for service in host.services:
-        address, _, port = host.address(service).rpartition(":")
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address, int(port)))
-                probe.listen()
-            except OSError:
-                raise Conflict(
-                    f"Port {port}, meant for {service.role} {service.name!r}, is in use by another"
-                    " program.",
-                    hint=f"Stop that program (find it with `ss -ltnp 'sport = :{port}'`), or name"
-                    " another first port: PORT=7100 make up",
-                    port=int(port),
-                ) from None
+    whose = [f"{service.role} {service.name!r}" for service in host.services]
+    check_free(host.ports, whose, "name another first port: PORT=7100 make up")

@@ -13,14 +13,13 @@ what makes the guarantees hold (see SECURITY.md).
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from masque.client import local_files, processes
 from masque.client.local_files import ANALYST, PROJECT, RECORD, Network
-from masque.client.ports import free_ports
+from masque.client.ports import check_free, free_ports, ports_from
 from masque.client.processes import Place
 from masque.client.profile import Profile, load
 from masque.errors import Conflict, InputError, MasqueError, NotFound
@@ -155,25 +154,13 @@ def _check_health(network: Network) -> None:
 
 def _ports(network: Network, base: int | None) -> list[int]:
     """A port a service, in the order of `places`. Raises Conflict naming one that is in use."""
-    if base is not None and not 1024 <= base <= 65535 - len(network.places):
-        raise InputError(f"{base} cannot be the first port.", hint="Choose 1024 to 65000.")
+    count = len(network.places)
     if base is None:
-        return free_ports(len(network.places))
-    for place, wanted in zip(network.places, range(base, base + len(network.places)), strict=True):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", wanted))
-                probe.listen()  # binding alone does not notice a listener on the same address
-            except OSError:
-                raise Conflict(
-                    f"Port {wanted}, meant for {place.role} {place.name!r}, is in use by another"
-                    " program.",
-                    hint=f"Stop that program (find it with `ss -ltnp 'sport = :{wanted}'`) or"
-                    " choose another --port.",
-                    port=wanted,
-                ) from None
-    return list(range(base, base + len(network.places)))
+        return free_ports(count)
+    ports = ports_from(base, count)
+    whose = [f"{place.role} {place.name!r}" for place in network.places]
+    check_free(ports, whose, "choose another --port.")
+    return ports
 
 
 __all__ = ["ANALYST", "PROJECT", "Health", "Network", "down", "find", "status", "up"]
