@@ -18,10 +18,10 @@ from deploy.onehost.host import Host, Service
 from masque.errors import MasqueError, Unavailable
 
 _REPLACE = (
-    "cd /etc/masque && tar -xvf - | sort > /tmp/new"
+    "cd /etc/masque && tar -xvf - > /tmp/new && sort -o /tmp/new /tmp/new"
     " && find . ! -type d | sort | comm -23 - /tmp/new | xargs -r rm -f --"
 )
-"""Put the files of a tar stream into the volume and remove others."""
+"""Put the files of a tar stream into the volume and, once all are there, remove others."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from deploy import requirements, slim
-from deploy.onehost import composing, files, host
+from deploy.onehost import composing, engine, files, host
 from masque.client import local_files
 from masque.errors import Conflict, InputError
 from masque.wire import probe
@@ -191,6 +191,28 @@ def test_names_are_plain(name: str, tmp_path: Path) -> None:
 def test_the_number_of_parties_stays(made: host.Host) -> None:
     with pytest.raises(Conflict, match="has 3 parties, not 4"):
         host.plan("masque-test", made.home.parent, 4, None)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_volume_is_emptied_of_others_only_when_all_files_have_come(
+    tmp_path: Path, whole: bool
+) -> None:
+    folder, volume = tmp_path / "folder", tmp_path / "volume"
+    (folder / "certificates").mkdir(parents=True)
+    (folder / "certificates" / "a.pem").write_text("new\n" * 9000)
+    (folder / "policy.yaml").write_text("new\n")
+    volume.mkdir()
+    (volume / "old.yaml").write_text("old\n")
+    sent = engine._archive(folder)
+    script = engine._REPLACE.replace("/etc/masque", str(volume)).replace("/tmp", str(tmp_path))
+    command = ["sh", "-euc", script]
+    given = sent if whole else sent[:20_000]
+    done = subprocess.run(command, input=given, capture_output=True, check=False)
+    assert (done.returncode == 0) is whole
+    assert (volume / "old.yaml").exists() is not whole
+    if whole:
+        found = {path.relative_to(volume) for path in volume.rglob("*")}
+        assert found == {path.relative_to(folder) for path in folder.rglob("*")}
 
 
 # -- the probe ---------------------------------------------------------------------------------
