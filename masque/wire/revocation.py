@@ -69,6 +69,7 @@ def read_lists(content: bytes, authorities: Authorities, where: str) -> list[Rev
             f"{where} holds no revocation list that this project's authority has signed.",
             hint="Ask the authority for its authority.crl.",
             file=where,
+            foreign=True,
         )
     return list(found.values())
 
@@ -127,14 +128,23 @@ class Revocations:
         return found.number if found else 0
 
     def read(self, authorities: Authorities) -> None:
-        """Read the files at the start. Raises `IdentityError` if one of them is damaged."""
+        """Read the files at the start. Raises `IdentityError` if one of them is damaged.
+
+        A file of its own for what is taken holds only what was believed then: if none of these
+        authorities has signed it, it is of one that was retired, and is passed over.
+        """
         self._seen = self._state(authorities)
         for path in self._files:
             try:
-                content = read_file(path, "revocation list")
+                lists = read_lists(read_file(path, "revocation list"), authorities, str(path))
             except NotFound:
                 continue
-            self._merge(read_lists(content, authorities, str(path)))
+            except IdentityError as error:
+                if path == self._files[0] or not error.where.get("foreign"):
+                    raise
+                _log.warning("kept revocation list passed over", error=error)
+                continue
+            self._merge(lists)
 
     def refresh(self, authorities: Authorities) -> None:
         """Look whether the files have changed; one that is damaged is told of and passed over."""

@@ -117,6 +117,22 @@ def test_lists_kept_elsewhere(authority: Authority, tmp_path: Path) -> None:
     assert nowhere.revocations.serials == trust.revocations.serials, "but in force"
 
 
+def test_a_kept_list_of_a_retired_authority_keeps_nothing_from_starting(
+    authority: Authority, tmp_path: Path
+) -> None:
+    lists, elsewhere = revoke(authority, "b"), tmp_path / "data" / "revoked.crl"
+    trust = find_credentials(tmp_path / "a", revoked=elsewhere).trust
+    assert trust.revocations.take(lists, trust.authorities)
+    rotated = withdrawing.rotate(authority)
+    rotated.issue(Identity("demo", Role.PARTY, "a"), tmp_path / "a", replace=True)
+    withdrawing.retire(rotated, force=True).hand_out(tmp_path / "a")
+    again = find_credentials(tmp_path / "a", revoked=elsewhere).trust
+    assert again.revocations.serials == trust.revocations.serials, "on the new one's list as well"
+    (tmp_path / "a" / LISTS_FILE).write_bytes(lists)
+    with pytest.raises(IdentityError, match="no revocation list that this project's authority"):
+        find_credentials(tmp_path / "a", revoked=elsewhere)
+
+
 def test_lists_of_an_authority_that_is_not_known_yet_are_passed_over(authority: Authority) -> None:
     before = authority.trust.authorities
     after = withdrawing.rotate(authority)
