@@ -194,7 +194,7 @@ def load_certificate(source: Path | bytes, what: str = "certificate") -> x509.Ce
     content = read_file(source, what) if isinstance(source, Path) else source
     where = str(source) if isinstance(source, Path) else None
     try:
-        return x509.load_pem_x509_certificate(content)
+        return _whole(x509.load_pem_x509_certificate(content))
     except UNREADABLE:
         raise IdentityError(
             f"The {what}{f' at {where}' if where else ''} is not a PEM certificate.",
@@ -230,7 +230,7 @@ def load_signing_key(path: Path, what: str = "private key") -> ec.EllipticCurveP
     """Read a P-256 private key from a PEM file that only its owner can read."""
     try:
         key = serialization.load_pem_private_key(read_private_file(path, what), password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise IdentityError(
@@ -300,14 +300,18 @@ def _hosts(certificate: x509.Certificate) -> tuple[str, ...]:
 def read_der(content: bytes) -> x509.Certificate:
     """A certificate from untrusted DER bytes, every part of it readable; `IdentityError` if not."""
     try:
-        certificate = x509.load_der_x509_certificate(content)
-        _ = certificate.extensions, certificate.subject, certificate.issuer
-        certificate.public_key()
+        return _whole(x509.load_der_x509_certificate(content))
     except UNREADABLE:
         raise IdentityError(
             "What was sent as a certificate cannot be read.",
             hint="Ask the sender for it again.",
         ) from None
+
+
+def _whole(certificate: x509.Certificate) -> x509.Certificate:
+    """The same, now that every part was read: they are parsed when first asked for."""
+    _ = certificate.extensions, certificate.subject, certificate.issuer
+    certificate.public_key()
     return certificate
 
 

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from masque.wire.certificates import describe, load_certificate
 from masque.wire.identity import Identity, Role
@@ -53,7 +54,16 @@ def test_a_client_takes_up_its_new_certificate(project: Project, tmp_path: Path)
     new = old.renewed()
     assert new.certificate != old.certificate and new.identity == old.identity
     assert new.renewed() is new
-    (tmp_path / "renewing.party.pem").unlink()
+    path = tmp_path / "renewing.party.pem"
+    content = new.certificate.public_bytes(serialization.Encoding.DER)
+    bent = content.replace(
+        b"\x86" + bytes([len(IDENTITY.uri)]) + IDENTITY.uri.encode(),
+        b"\x8f" * (2 + len(IDENTITY.uri)),
+    )
+    assert bent != content
+    path.write_bytes(ssl.DER_cert_to_PEM_cert(bent).encode())
+    assert new.renewed() is new, "its names cannot be read"
+    path.unlink()
     assert new.renewed() is new
 
 
