@@ -204,8 +204,8 @@ def test_a_volume_is_emptied_of_others_only_when_all_files_have_come(
     volume.mkdir()
     (volume / "old.yaml").write_text("old\n")
     sent = engine._archive(folder)
-    script = engine._REPLACE.replace("/etc/masque", str(volume)).replace("/tmp", str(tmp_path))
-    command = ["sh", "-euc", script]
+    script = engine._REPLACE.replace("/tmp/new", f"{tmp_path}/new")
+    command = ["sh", "-euc", script.replace("/etc/masque", str(volume))]
     given = sent if whole else sent[:20_000]
     done = subprocess.run(command, input=given, capture_output=True, check=False)
     assert (done.returncode == 0) is whole
