@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,7 +24,6 @@ from grpc_health.v1 import health_pb2
 
 from masque.client import jobs, opening
 from masque.v1 import coordinator_pb2, dealer_pb2, host_pb2, party_pb2, trust_pb2
-from masque.wire import preflight
 from masque.wire.authority import Authority, open_authority
 from masque.wire.binding import Binding
 from masque.wire.failures import STATUS
@@ -252,9 +250,7 @@ def _around(log: str) -> str:
 
 
 def test_services_still_answer_after_it(net: Running) -> None:
-    profile = net.services.profile
-    for peer in (profile.coordinator, *profile.parties):
-        role = Role.COORDINATOR if peer is profile.coordinator else Role.PARTY
-        expected = Identity("local", role, peer.name)
-        assert preflight.check(peer.address, expected, net.services.credentials, patience=10.0)
-    assert Path(net.profile).exists()
+    """The dealer as well."""
+    everybody = net.services.everybody
+    assert {peer.name for peer in everybody} == {place.name for place in net.network.places}
+    assert all(peer.check(patience=10.0) for peer in everybody)
