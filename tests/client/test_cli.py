@@ -10,12 +10,16 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 from masque.client import local, processes
+from masque.client.app import app
 from tests.client.networks import job_text
 from tests.client.shell import Shell, share
 
@@ -208,19 +212,26 @@ def test_usage_help_and_version(masque: Shell) -> None:
     assert masque("train").code == 2
     assert masque("version").out == masque("--version").out
     assert "version" in masque("version", "--json").json
-    for command in (
-        *("demo share datasets delete plan calibrate train jobs watch".split()),
-        *("cancel result version".split()),
-        *("share-model audit-model".split()),
-        *(f"local {c}" for c in ("up", "down", "status")),
-        *(f"pki {c}" for c in ("init", "issue", "inspect", "recipient", "request", "approve")),
-        *(f"pki {c}" for c in ("install", "status", "revoke", "rotate", "retire")),
-        "schema draft",
-    ):
-        answer = masque(*command.split(), "--help")
+
+
+def commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with its words."""
+    for name, found in group.commands.items():
+        if hasattr(found, "commands"):
+            yield from commands(found, *words, name)
+        else:
+            yield (*words, name), found
+
+
+def test_every_command_explains_itself_with_an_example(masque: Shell) -> None:
+    found = dict(commands(typer.main.get_command(app)))
+    assert len(found) > 30 and ("party", "rotate-key") in found
+    for words, command in found.items():
+        answer = masque(*words, "--help")
         assert answer.code == 0
-        assert "Example: masque" in answer.out, command
-        assert "--json" in answer.out, command
+        assert "Example: masque" in answer.out, words
+        assert "--json" in answer.out, words
+        assert all(option.help for option in command.params), words
 
 
 def test_help_is_quick() -> None:

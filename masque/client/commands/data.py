@@ -98,7 +98,7 @@ def datasets(profile: ProfilePath = None, json: Json = False) -> None:
 
 
 def delete(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `masque datasets` lists it.")],
     profile: ProfilePath = None,
     json: Json = False,
 ) -> None:
@@ -119,7 +119,9 @@ def delete(
 def draft(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or Parquet.")],
     label: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where it goes, else printed.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write a first schema for a file, to be reviewed: what stands in it becomes public."""

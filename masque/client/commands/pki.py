@@ -39,7 +39,7 @@ Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what is ther
 
 @app.command(epilog="Example: masque pki init --dir authority --project demo")
 def init(
-    directory: Annotated[Path, typer.Option("--dir", metavar="D")],
+    directory: Annotated[Path, typer.Option("--dir", metavar="D", help="Where it goes.")],
     project: Annotated[str, typer.Option(help="The project it certifies for.")],
     replace: Replace = False,
     json: Json = False,
@@ -59,8 +59,8 @@ def init(
 @app.command(epilog="Example: masque pki issue party hospital-a --authority authority --out a")
 def issue(
     role: Annotated[str, typer.Argument(metavar="ROLE", help="dealer, party, coordinator, client")],
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    authority: Annotated[Path, typer.Option("--authority", metavar="D")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name in the project.")],
+    authority: pki_authority.Authority,
     out: Annotated[Path, typer.Option("--out", metavar="D", help="Where the files go.")],
     host: Annotated[list[str] | None, typer.Option(help="A name or address it is met at.")] = None,
     days: Annotated[int, typer.Option(help="How long it is valid.", min=1, max=3650)] = 90,

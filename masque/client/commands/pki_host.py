@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def request(
     role: Annotated[str, typer.Argument(metavar="ROLE", help="dealer, party, coordinator, client")],
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name in the project.")],
     out: Annotated[
         Path, typer.Option("--out", "--dir", metavar="D", help="Where the service reads its own.")
     ],
