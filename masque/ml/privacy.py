@@ -20,6 +20,7 @@ from masque.errors import SpecError
 from masque.ml import rows
 from masque.ml.bounds import FEATURE_SCALE, Bounds
 from masque.ml.task import Task
+from masque.mpc.classes import softmax_error
 from masque.mpc.fits import FITS
 from masque.mpc.program import Release
 from masque.mpc.trig import wave_error
@@ -133,7 +134,7 @@ def _residual_error(task: Task, limits: Bounds) -> float:
         return _sigmoid_error(max(30, min(36, limits.error_scale)), task.parties) + rounding
     if task.kind == "softmax":
         carries = max(0, task.parties - ERRORS_FOR) * 2.0**-16
-        return (2.5e-4 if task.classes <= 10 else 1e-3) + carries + rounding
+        return softmax_error(task.classes) + carries + rounding
     return rounding
 
 

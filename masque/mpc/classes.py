@@ -99,8 +99,7 @@ def _nearly_largest(x: Secret) -> tuple[Bit, Bit]:
 def softmax(x: Secret) -> Secret:
     """exp(x_i) / sum exp(x_j) over each row of x [rows, classes]; scale 56 (59 beyond ten classes).
 
-    Within 2e-4 for up to ten classes, 1e-3 for up to 64, at worst, when the errors of all powers
-    add up; any x is fine. Openings: x, pairs, AND, bits, x - largest, powers, their sum, factors of
+    Within `softmax_error` at worst, when the errors of all powers add up; any x is fine. Openings: x, pairs, AND, bits, x - largest, powers, their sum, factors of
     the product: 8 for up to ten classes, 11 beyond.
     """
     largest_here, near = _nearly_largest(x)
@@ -108,6 +107,11 @@ def softmax(x: Secret) -> Secret:
     powers = near.times(wave(x - largest, "exp", POWER)).bounded(POWER_BOUND)
     total = powers.sum(axis=1, keepdims=True)  # one of them is exp(0)
     return (powers.at(POWER_SCALE) * _inverse_of_sum(total)).bounded(1.001)
+
+
+def softmax_error(classes: int) -> float:
+    """How far an element of `softmax` may be off, for up to 64 classes and five parties."""
+    return 2.5e-4 if classes <= 10 else 1e-3
 
 
 def _inverse_of_sum(total: Secret) -> Secret:

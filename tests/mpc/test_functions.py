@@ -291,7 +291,7 @@ def test_softmax(classes: int, scale: int, bound: float, parties: int) -> None:
     powers = np.exp(x - x.max(axis=1, keepdims=True))
     exact = powers / powers.sum(axis=1, keepdims=True)
     for got in (outcome.reals(), outcome.plain["y"] / 2.0 ** outcome.program.outputs["y"].scale):
-        np.testing.assert_allclose(got, exact, rtol=0, atol=2.5e-4 if classes <= 10 else 1e-3)
+        np.testing.assert_allclose(got, exact, rtol=0, atol=classes_module.softmax_error(classes))
 
 
 @pytest.mark.parametrize(("classes", "rounds"), [(2, 7), (10, 8), (11, 10), (64, 11)])
@@ -311,7 +311,8 @@ def test_promises_of_softmax_follow_from_the_worst_case() -> None:
     turned = inverse.error + wave_error(inverse.alphas, inverse.betas, *scales) + 6 * 2.0**-phase
     assert np.exp(0.125) + one < classes_module.POWER_BOUND
     assert 2.0**-3 + 6 * 2.0**-phase < power.high
-    for count, promise in ((10, 2.5e-4), (64, 1e-3)):
+    for count in (10, 64):
+        promise = classes_module.softmax_error(count)
         assert 1 - count * one - 6 * 2.0**-phase > inverse.low
         least = 1 - count * one  # the sum of powers; the largest may be exp(0) and all others none
         assert (one + 2.0**-20) / least + count * one / least**2 + 1.134 * turned < promise
