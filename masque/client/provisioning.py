@@ -139,17 +139,21 @@ def _differs(path: Path, text: str) -> bool:
 
 def _to_do(organisation: Organisation, before: Organisation, changed: list[str]) -> Iterator[str]:
     """What the organisation does about a kit that is not its first."""
-    services = {service.name for service in before.services}
+    services, told = {service.name for service in before.services}, False
     for service in organisation.services:
         files = [f"{service.name}/{name}" for name in (f"{service.role}.yaml", "policy.yaml")]
         files = [path for path in files if path in changed]
         if service.name not in services:
+            told = True
             yield f"{service.name} is new here: follow INSTRUCTIONS.md"
         elif files:
+            told = True
             yield (
                 f"take over {' and '.join(files)} with compose.yaml, then `docker compose up -d`,"
                 f" which starts {service.name} anew"
             )
+    if "compose.yaml" in changed and not told:
+        yield "take over compose.yaml, then `docker compose up -d`"
     for name in organisation.people:
         if name not in before.people:
             yield f"{name} is new here: follow INSTRUCTIONS.md"

@@ -99,8 +99,9 @@ def _nearly_largest(x: Secret) -> tuple[Bit, Bit]:
 def softmax(x: Secret) -> Secret:
     """exp(x_i) / sum exp(x_j) over each row of x [rows, classes]; scale 56 (59 beyond ten classes).
 
-    Within `softmax_error` at worst, when the errors of all powers add up; any x is fine. Openings: x, pairs, AND, bits, x - largest, powers, their sum, factors of
-    the product: 8 for up to ten classes, 11 beyond.
+    Within `softmax_error` at worst, when the errors of all powers add up; any x is fine. Openings:
+    x, pairs, AND, bits, x - largest, powers, their sum, factors of the product: 8 for up to ten
+    classes, 11 beyond.
     """
     largest_here, near = _nearly_largest(x)
     largest = largest_here.times(x).sum(axis=1, keepdims=True).bounded(x.bound)

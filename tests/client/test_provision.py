@@ -212,6 +212,14 @@ def test_a_changed_configuration_makes_the_container_anew(made: Provisioning) ->
     }  # fmt: skip
 
 
+def test_another_image_concerns_every_host(made: Provisioning) -> None:
+    kits = {
+        kit["organisation"]: kit for kit in made(PROJECT, "--image", "x:2", "--json").json["kits"]
+    }
+    for name in ("trustee", "hospital-a", "hospital-b", "university"):
+        assert kits[name]["to_do"] == ["take over compose.yaml, then `docker compose up -d`"]
+
+
 def test_another_analyst_concerns_policies_and_no_data(made: Provisioning) -> None:
     answer = made(PROJECT.replace("[analyst]", "[analyst, student]"), "--json")
     told = answer.json
