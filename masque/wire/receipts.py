@@ -176,7 +176,7 @@ def check_ledger(receipt: Receipt, path: Path, trust: Trust) -> tuple[Identity, 
             file=str(path),
         )
     for number, digest in (own[0]["ledger"]["head"], *own[0]["ledger"]["entries"]):
-        check_head(ledger.chain, Head(int(number), str(digest)), str(path))
+        check_head(ledger.chain, Head(number, digest), str(path))
     entries = [ledger.chain.lines[number] for number, _ in own[0]["ledger"]["entries"]]
     if [_disclosed(line) for line in entries] != own[0]["disclosures"]:
         raise _bad(f"{path} has other disclosures than {ledger.party} has signed in the receipt")
@@ -244,8 +244,12 @@ def _check_statement(bound: BoundJob, statement: Json, first: Json) -> None:
     for key in sorted((statement.keys() | first.keys()) - OWN - {"data"}):
         if statement[key] != first[key]:
             raise _bad(f"{party} and {first['party']} say different things about {key!r}")
-    if len(statement["ledger"]["entries"]) != len(statement["disclosures"]):
+    head, entries = statement["ledger"]["head"], statement["ledger"]["entries"]
+    if len(entries) != len(statement["disclosures"]):
         raise _bad(f"{party} does not say where in its ledger each disclosure stands")
+    for number, digest in (head, *entries):
+        if type(number) is not int or type(digest) is not str:
+            raise _bad(f"{party} names a line of its ledger by something else than number and hash")
 
 
 def _other_versions(statement: Json, first: Json) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import datetime as dt
 import json
@@ -17,6 +18,7 @@ import pytest
 from masque.data.kept import KeptModels
 from masque.data.pages import load_key
 from masque.data.store import Store
+from masque.data.table import canonical_json
 from masque.errors import Conflict, IdentityError, InputError, MasqueError
 from masque.jobs.bound import BoundJob
 from masque.jobs.chain import Head
@@ -27,6 +29,7 @@ from masque.wire.identity import Identity, Role
 from masque.wire.ledgers import VerifiedLedger, parse_head, verify_ledger
 from masque.wire.outputs import decode_output
 from masque.wire.receipts import OUTPUT, Receipt, check_ledger, join, verify_receipt
+from masque.wire.recipients import sign
 from masque.wire.trust import Trust
 from services.party.main import run
 from tests.services.handmade import STEPS, gram
@@ -176,6 +179,18 @@ def test_a_receipt_that_was_changed_is_not_believed(
     assert verify_receipt(content, done.trust).parties == done.receipt.parties
     change(content)
     with pytest.raises(MasqueError, match=why):
+        verify_receipt(content, done.trust)
+
+
+@pytest.mark.parametrize("entry", [None, ["first", "0" * 64], [0, None], [0.5, "0" * 64]])
+def test_a_line_of_the_wrong_kind_is_not_believed_though_signed(done: Done, entry: Any) -> None:
+    content = json.loads(json.dumps(done.receipt.content))
+    told = statement(content, 1)
+    told["ledger"]["entries"][0] = entry
+    signed = b"masque receipt statement 1\0" + canonical_json(told)
+    signature = sign(done.village.stolen("party-b"), signed)
+    content["parties"][1]["signature"] = base64.b64encode(signature).decode()
+    with pytest.raises(InputError, match=r"wrong kind|something else than number and hash"):
         verify_receipt(content, done.trust)
 
 
