@@ -30,7 +30,7 @@ from masque.wire.certificates import (
 )
 from masque.wire.identity import Identity
 from masque.wire.keyfiles import PUBLIC, read_file, write_files
-from masque.wire.revocation import LISTS_FILE, Revocations
+from masque.wire.revocation import LISTS_FILE, Revocations, read_lists
 from masque.wire.tls import next_key
 from masque.wire.trust import Trust, project_of
 
@@ -95,8 +95,10 @@ def install(delivery: Delivery, directory: Path, confirm: Confirm) -> Installed:
     expired, not valid yet or revoked, or if a bundle or list is not the authority's.
     """
     bundle, news = _bundle(delivery, directory, confirm)
-    revocations = Revocations(directory / LISTS_FILE)
-    revocations.read(bundle)
+    path = directory / LISTS_FILE
+    revocations, retired = Revocations(path), news and _foreign(path, bundle)
+    if not retired:
+        revocations.read(bundle)
     known = revocations.number(bundle[0])
     trust = Trust(bundle, Revocations())
     if delivery.lists:
@@ -107,13 +109,15 @@ def install(delivery: Delivery, directory: Path, confirm: Confirm) -> Installed:
     if news:
         _check_present(directory, trust, {identity for identity, _ in moves})
         write_files({directory / AUTHORITY_FILE: (trust.pem, PUBLIC)}, replace=True)
+        if retired:
+            path.unlink()
     if delivery.lists:
         _merge(revocations, delivery.lists, bundle)
     for (identity, waiting), certificate in zip(moves, delivery.certificates, strict=True):
-        path = directory / f"{identity.stem}.pem"
-        write_files({path: (certificate_pem(certificate), PUBLIC)}, replace=True)
+        place = directory / f"{identity.stem}.pem"
+        write_files({place: (certificate_pem(certificate), PUBLIC)}, replace=True)
         if waiting is not None:
-            waiting.replace(path.with_suffix(".key"))
+            waiting.replace(place.with_suffix(".key"))
     return Installed(
         tuple(identity for identity, _ in moves), news, revocations.number(bundle[0]) != known
     )
@@ -179,6 +183,17 @@ def _check_present(directory: Path, trust: Trust, renewed: set[Identity]) -> Non
             hint="Install the new certificate first, or together with it.",
             file=str(path),
         )
+
+
+def _foreign(path: Path, bundle: Sequence[x509.Certificate]) -> bool:
+    """Whether the list here is of authorities that are believed no more."""
+    if not path.exists():
+        return False
+    try:
+        read_lists(read_file(path, "revocation list"), bundle, str(path))
+    except IdentityError as error:
+        return bool(error.where.get("foreign"))
+    return False
 
 
 def _merge(revocations: Revocations, lists: bytes, bundle: Sequence[x509.Certificate]) -> None:

@@ -15,10 +15,11 @@ from masque.wire.authority import Authority, create_authority, open_authority
 from masque.wire.certificates import load_authorities, load_certificate, verify
 from masque.wire.identity import Identity, Role
 from masque.wire.installing import Delivery, install, open_delivery
+from masque.wire.revocation import Revocations
 from masque.wire.tls import find_credentials, open_channel
 from masque.wire.trust import Trust, endorses
 from tests.wire.conftest import ECHO, PROJECT, Project, Running, run_service, unary
-from tests.wire.test_revocation import Talk
+from tests.wire.test_revocation import Talk, revoke
 
 A, B = (Identity(PROJECT, Role.PARTY, name) for name in "ab")
 
@@ -146,6 +147,28 @@ def test_an_older_bundle_does_not_come_back(tmp_path: Path, authority: Authority
         error = raised(lambda older=older: install(older, tmp_path / "a", no))  # type: ignore[misc]
         assert "is unknown" in error.message
     assert believed(tmp_path / "a") == (rotated.certificate,)
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_a_host_that_missed_the_rotation_takes_what_came_of_it(
+    tmp_path: Path, authority: Authority, lists: bool
+) -> None:
+    """Its list is of the retired authority, and no hindrance."""
+    home, host = authority.directory, tmp_path / "host"
+    authority.issue(B, tmp_path / "b")
+    revoke(authority, "b.party")
+    install(files(home), host, lambda project, shown: None)
+    rotated = withdrawing.rotate(authority)
+    rotated.issue(A, tmp_path / "a")
+    withdrawing.retire(rotated, force=True)
+    if lists:
+        revoke(rotated, "a.party")
+    delivery = files(home) if lists else open_delivery([home / "authority.pem"])
+    install(delivery, host, no)
+    assert believed(host) == (rotated.certificate,)
+    revocations = Revocations(host / "authority.crl")
+    revocations.read(believed(host))  # as a service does that starts
+    assert (revocations.number(rotated.certificate) > 0) == lists
 
 
 def test_rotating_is_done_in_order(tmp_path: Path, authority: Authority) -> None:
