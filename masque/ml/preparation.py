@@ -90,11 +90,11 @@ class Preparation:
         """One, or three to standardise."""
         chunks, first = len(self._chunks), int(self.task.identifiers)
         if not self.task.standardize:
-            yield TrainingRound("prepare", self._once(self._plain_calls), chunks + first)
+            yield _round("prepare", self._once(self._plain_calls), chunks + first)
             return
-        yield TrainingRound("prepare: sums", self._once(self._sum_calls), chunks + 1 + first)
-        yield TrainingRound("prepare: spread", self._spread_calls, chunks + 1)
-        yield TrainingRound("prepare: standardize", self._standardize_calls, chunks)
+        yield _round("prepare: sums", self._once(self._sum_calls), chunks + 1 + first)
+        yield _round("prepare: spread", self._spread_calls, chunks + 1)
+        yield _round("prepare: standardize", self._standardize_calls, chunks)
 
     # -- calls -----------------------------------------------------------------------------------
 
@@ -168,3 +168,7 @@ class Preparation:
         measured = np.ones(self.task.rows, dtype=np.uint64)
         measured[rows.split(self.task)[0]] = 0
         return measured
+
+
+def _round(name: str, calls: Callable[[], Iterator[Call]], count: int) -> TrainingRound:
+    return TrainingRound(name, calls, count, prepares=True)

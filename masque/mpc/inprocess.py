@@ -80,22 +80,27 @@ def stock(program: Program, seeds: Sequence[bytes]) -> list[Stock]:
     return stocks
 
 
-def run(program: Program, sources: Sequence[Source], seeds: Sequence[bytes]) -> Run:
-    """Run every training round of a program; `sources` and `seeds` are one a party."""
+def run(
+    program: Program, sources: Sequence[Source], seeds: Sequence[bytes], until: int | None = None
+) -> Run:
+    """Run the training rounds of a program; `sources` and `seeds` are one a party.
+
+    `until`: only those before this one.
+    """
     meeting = Meeting(program.parties)
     stocks = stock(program, seeds)
     parties = [
         Party(program, i, seeds[i], stocks[i], Seat(meeting, i), sources[i])
         for i in range(program.parties)
     ]
-    _together([_job(party, meeting) for party in parties])
+    _together([_job(party, meeting, until) for party in parties])
     return Run(parties, meeting, stocks)
 
 
-def _job(party: Party, meeting: Meeting) -> Callable[[], None]:
+def _job(party: Party, meeting: Meeting, until: int | None) -> Callable[[], None]:
     def work() -> None:
         try:
-            for k, training_round in enumerate(party.program.rounds):
+            for k, training_round in enumerate(party.program.rounds[:until]):
                 if training_round.skippable and party.stopped:
                     party.skip_round(k)
                 else:

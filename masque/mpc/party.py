@@ -58,6 +58,7 @@ class Party(Steps):
         self.opened: dict[str, Ring] = {}
         self.stopped = False
         self.round = 0
+        self._written: set[str] = set()
         self._stream, self._supply = prg.Stream(seed), supply
         self._exchange, self._source, self._draws = exchange, source, draw
         self._position = 0
@@ -82,12 +83,15 @@ class Party(Steps):
     def run_round(self, k: int) -> None:
         """Run training round `k`; rounds are run (or skipped) in order, each once."""
         self._next(k)
+        prepares = self.program.rounds[k].prepares
         for call in self.program.rounds[k].calls():
             self._draw(call.block)
             self.run(call)
             self._receive()
             self._material.clear()
             self._position += 1
+            if not prepares:
+                self._written.update(ref.name for ref in call.outputs.values())
 
     def skip_round(self, k: int) -> None:
         """Pass over round `k`: its material is taken from the supply and destroyed unused."""
@@ -105,6 +109,10 @@ class Party(Steps):
                 hint="Every training round runs once, in order.",
             )
         self.round += 1
+
+    def state(self) -> dict[str, Ring]:
+        """This party's shares of the registers that make a checkpoint (`masque.mpc.resume`)."""
+        return {name: self._shares(self.load(Ref(name))) for name in sorted(self._written)}
 
     def output(self, name: str) -> Ring:
         """This party's share of an output."""

@@ -104,13 +104,16 @@ class Call:
 class TrainingRound:
     """What the coordinator asks for at once: `count` calls, made anew by each `calls()`.
 
-    `skippable` rounds are left out once an early-stop bit has been opened as 1.
+    `skippable` rounds are left out once an early-stop bit has been opened as 1. What a round that
+    `prepares` computes follows from the data sets alone. A round without a name is over already
+    (`masque.mpc.resume`).
     """
 
     name: str
     calls: Callable[[], Iterable[Call]]
     count: int
     skippable: bool = False
+    prepares: bool = False
 
 
 @dataclass(frozen=True)
