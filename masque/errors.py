@@ -38,6 +38,16 @@ class MasqueError(Exception):
         return f"{self.message} {self.hint}".strip() if self.hint else self.message
 
 
+def passing(error: Exception) -> bool:
+    """Whether the same may go well later: nobody has said no, and nothing asked for was wrong.
+
+    `where["again"]` says so of an error that was caused by another one.
+    """
+    if isinstance(error, Unavailable | NotFound) or type(error) is MasqueError:
+        return True
+    return not isinstance(error, MasqueError) or bool(error.where.get("again"))
+
+
 class InputError(MasqueError):
     """What a user handed in cannot be used."""
 

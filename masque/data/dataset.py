@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from masque.data.chunks import IDENTIFIER_WORDS
 from masque.data.commitments import KEY_BYTES, Commitment
 from masque.data.disk import damaged
-from masque.data.pages import PAGE, StoreKey, read_pages
+from masque.data.keys import StoreKey
+from masque.data.pages import PAGE, read_pages
 from masque.data.upload import COMMITMENT, IDENTIFIERS, ROWS, Entry
 from masque.errors import NotFound
 

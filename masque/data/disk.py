@@ -15,10 +15,13 @@ BESIDE = ".new-"
 
 
 def make_directory(path: Path) -> None:
-    """`path` exists and is for its owner alone. Errors: MasqueError naming it."""
+    """`path` exists, durably, and is for its owner alone. Errors: MasqueError naming it."""
     try:
+        fresh = not path.exists()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
+        if fresh:
+            sync(path.parent)
     except OSError as error:
         raise unwritable(path, error) from None
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from masque.data.disk import BESIDE, create, flush, make_directory, replace, sync
-from masque.data.pages import StoreKey
+from masque.data.keys import StoreKey
 from masque.data.sealed import key_of, seal, unseal
 from masque.errors import MasqueError, NotFound
 
@@ -31,15 +32,22 @@ class KeptModels:
         return (self._directory / name).exists()
 
     def keep(self, name: str, job: bytes, shares: Mapping[str, bytes]) -> None:
-        """Store a model; `shares` by output. Errors: MasqueError if it cannot be."""
+        """Store a model; `shares` by output. Errors: MasqueError if it cannot be.
+
+        One that is kept under this name is replaced: ask `maker` before.
+        """
         beside = self._directory / f"{BESIDE}{secrets.token_hex(8)}"
         try:
             beside.mkdir(mode=0o700)
             _write(beside / "job.json", job)
             for output, share in shares.items():
                 file = _file(output)
-                _write(beside / file, seal(share, self._key, _place(name, file)))
+                _write(beside / file, seal(share, self._key, place(self._directory, name, file)))
             sync(beside)
+            if name in self:  # of an earlier attempt, which came to nothing
+                gone = self._directory / f"{BESIDE}{secrets.token_hex(8)}"
+                os.rename(self._directory / name, gone)
+                shutil.rmtree(gone, ignore_errors=True)
             os.rename(beside, self._directory / name)
             sync(self._directory)
         except OSError as error:
@@ -49,6 +57,15 @@ class KeptModels:
                 hint="Choose another name for keep_shares, or free space at the party.",
             ) from None
 
+    def maker(self, name: str) -> str | None:
+        """The id of the job that made a model; None if none is kept under this name."""
+        if name not in self:
+            return None
+        try:
+            return str(json.loads((self._directory / name / "job.json").read_bytes())["job_id"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return ""
+
     def share(self, name: str, output: str) -> bytes:
         """This party's share of an output. Errors: NotFound; MasqueError if it is damaged."""
         file = _file(output)
@@ -56,7 +73,7 @@ class KeptModels:
             stored = (self._directory / name / file).read_bytes()
         except OSError:
             raise NotFound(f"no {output!r} of a model {name!r} is kept here.", model=name) from None
-        return unseal(stored, {self._key.name: self._key}, _place(name, file))
+        return unseal(stored, {self._key.name: self._key}, place(self._directory, name, file))
 
 
 def rekey(directory: Path, known: list[StoreKey], key: StoreKey) -> int:
@@ -74,9 +91,9 @@ def rekey(directory: Path, known: list[StoreKey], key: StoreKey) -> int:
         stored = path.read_bytes()
         if key_of(stored) == key.name:
             continue
-        place = _place(path.parent.name, path.name)
-        content = stored if key_of(stored) is None else unseal(stored, keys, place)
-        replace(path, seal(content, key, place))
+        at = place(directory, path.parent.name, path.name)
+        content = stored if key_of(stored) is None else unseal(stored, keys, at)
+        replace(path, seal(content, key, at))
         count += 1
     return count
 
@@ -85,8 +102,9 @@ def _file(output: str) -> str:
     return f"{quote(output, safe='')}.share"
 
 
-def _place(name: str, file: str) -> str:
-    return f"kept/{name}/{file}"
+def place(directory: Path, name: str, file: str) -> str:
+    """What a file is sealed to: nobody can put another in its stead."""
+    return f"{directory.name}/{name}/{file}"
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -11,15 +11,12 @@ Source: NIST SP 800-38D (GCM), section 8.2.1 (deterministic nonces).
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import IO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from masque.data.disk import damaged, flush, replace, unwritable
-from masque.errors import MasqueError
-from masque.mpc import prg
+from masque.data.disk import damaged, flush
 
 PAGE = 2**16
 """Bytes of content in a page; the last one of a file may have less."""
@@ -27,67 +24,10 @@ PAGE = 2**16
 TAG = 16
 """Bytes that each page is longer on disk."""
 
-KEY_BYTES = 32
-
 
 def stored_size(size: int) -> int:
     """Bytes on disk of `size` bytes of content."""
     return size + TAG * (-(-size // PAGE))
-
-
-class StoreKey:
-    """The key of one store. Its repr never shows it; `name` is public and tells keys apart."""
-
-    def __init__(self, secret: bytes) -> None:
-        """`secret`: 32 random bytes."""
-        self._secret = secret
-        self.name = prg.derive(secret, "store key name")[:8].hex()
-
-    def __repr__(self) -> str:
-        return f"StoreKey({self.name})"
-
-    def cipher(self, folder: str, file: str) -> AESGCM:
-        """The cipher of one file; `folder` is random and never used again."""
-        return AESGCM(prg.derive(self._secret, "store file", folder, file))
-
-
-def load_key(path: Path, *, create_if_missing: bool) -> StoreKey:
-    """The key in the file `path`, a new one if allowed. Errors: MasqueError."""
-    try:
-        secret = path.read_bytes()
-    except FileNotFoundError:
-        if not create_if_missing:
-            raise MasqueError(
-                f"the key of the store, {path}, is missing, and its data sets need it.",
-                hint="Put the key file back; without it the data must be shared again.",
-            ) from None
-        secret = os.urandom(KEY_BYTES)
-        _keep(path, secret)
-    except OSError as error:
-        raise MasqueError(
-            f"the key of the store, {path}, cannot be read: {error.strerror}.",
-            hint="Mend its permissions, or name the right file.",
-            file=str(path),
-        ) from None
-    if len(secret) != KEY_BYTES:
-        raise MasqueError(
-            f"{path} is not the key of a store: it has not {KEY_BYTES} bytes.",
-            hint="Put the right key file there.",
-        )
-    return StoreKey(secret)
-
-
-def _keep(path: Path, secret: bytes) -> None:
-    """Write a new key, whole or not at all."""
-    try:
-        replace(path, secret)
-    except OSError as error:
-        raise unwritable(path, error) from None
-
-
-def next_key(path: Path) -> Path:
-    """Where the key is that replaces the one at `path`, while it is being rotated."""
-    return path.with_name(f"{path.name}.next")
 
 
 class PageWriter:

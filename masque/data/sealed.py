@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from cryptography.exceptions import InvalidTag
 
-from masque.data.pages import StoreKey
+from masque.data.keys import StoreKey
 from masque.errors import MasqueError
 
 _MAGIC = b"masque-sealed-file-1"

@@ -2,7 +2,8 @@
 
     <directory>/key                     encrypts the shares, unless it lies elsewhere
     <directory>/lock                    held by the one process that uses the store
-    <directory>/datasets/<name>.json    what is visible: public description, owner, which folder
+    <directory>/datasets/<name>.json    what is visible: description, owner, conditions, folder;
+                                        with a seal, so that a change is noticed
     <directory>/shares/<random>/        rows.u64 (the share matrix), identifiers.u64 (4 words),
                                         commitment.key (see `commitments`)
     <directory>/deleted/<random>.json   what has gone and is not yet in the ledger
@@ -24,6 +25,7 @@ import shutil
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
@@ -33,11 +35,13 @@ from pydantic import ValidationError
 
 from masque.data.dataset import Dataset, contents
 from masque.data.deletions import Deletions, Note
-from masque.data.disk import create, damaged, flush, full, lock, make_directory, sync
-from masque.data.pages import StoreKey, load_key, next_key, stored_size
+from masque.data.disk import create, damaged, flush, full, lock, make_directory, sync, unwritable
+from masque.data.disk import replace as put
+from masque.data.keys import StoreKey, store_key
+from masque.data.pages import stored_size
 from masque.data.spool import FileRows
 from masque.data.table import TableInfo
-from masque.data.upload import Entry, Writer, check_name
+from masque.data.upload import ALL_SEALED, Entry, Writer, check_name
 from masque.errors import Conflict, InputError, MasqueError, NotFound, Refused
 from masque.mpc.types import Shape
 
@@ -55,14 +59,16 @@ class Store:
         directory: str | Path,
         *,
         key_file: str | Path | None = None,
+        key_command: Sequence[str] = (),
         capacity: int | None = None,
     ) -> None:
         """Opens or creates `directory`, removing what a crash left behind.
 
         `key_file`: 32 bytes that encrypt the shares, best kept on another disk; the default is
-        `directory`/key. It is created with an empty store. `capacity`: bytes of shares that may
-        be held at most. Errors: Conflict if another process has the store open; MasqueError if
-        its key is missing or another.
+        `directory`/key. It is created with an empty store. `key_command`: an agent that has them
+        instead (see `keys`). `capacity`: bytes of shares that may be held at most. Errors:
+        Conflict if another process has the store open; MasqueError if its key is missing or
+        another.
         """
         self._root = Path(directory)
         self._names = self._root / "datasets"
@@ -71,7 +77,7 @@ class Store:
         self._guard = threading.RLock()
         self._entries: dict[str, Entry] = {}
         self._writers: set[Writer] = set()
-        self._damaged: set[str] = set()
+        self._damaged: dict[str, Entry | None] = {}
         self._spooled = 0
         for path in (self._root, self._names, self._shares):
             make_directory(path)
@@ -80,10 +86,10 @@ class Store:
             self._deletions = Deletions(self._root / "deleted")
             self._recover()
             path = Path(key_file) if key_file else self._root / "key"
-            _check_not_rotating(path)
             empty = not self._entries and not self._damaged
-            self._key = load_key(path, create_if_missing=empty)
+            self._key = store_key(path, key_command, create_if_missing=empty)
             self._check_key()
+            self._check_seals()
         except BaseException:
             self._lock.close()
             raise
@@ -200,10 +206,18 @@ class Store:
             return dataset.identifiers()
 
     def begin(
-        self, name: str, info: TableInfo, upload_id: str, *, owner: str = "", replace: bool = False
+        self,
+        name: str,
+        info: TableInfo,
+        upload_id: str,
+        *,
+        owner: str = "",
+        replace: bool = False,
+        conditions: str = "",
     ) -> Writer:
         """A writer for the data set `name`; nothing is visible before its `commit`.
 
+        `conditions`: what its owner has signed; the store keeps it, and does not read it.
         Errors: InputError for a bad name, Conflict if it exists (or belongs to another owner),
         Refused if there is no room.
         """
@@ -224,6 +238,7 @@ class Store:
                 self._key,
                 self._publish,
                 self._forget,
+                conditions,
             )
             self._writers.add(writer)
         return writer
@@ -231,13 +246,13 @@ class Store:
     def delete(self, name: str, *, owner: str | None = None) -> None:
         """Removes `name` and its shares. Errors: NotFound; Refused if `owner` is not its owner.
 
-        A damaged data set has no known owner, so only `owner=None` (the operator) removes it.
+        A damaged one goes as well; if its description says no owner, only `owner=None` removes it.
         """
         check_name(name)
         with self._guard:
-            entry = None if name in self._damaged and owner is None else self.entry(name)
-            if entry is not None and owner is not None and owner != entry.owner:
-                raise _foreign(name, "Only its owner may delete it.")
+            entry = self._damaged[name] if name in self._damaged else self.entry(name)
+            if owner is not None and (entry is None or owner != entry.owner):
+                raise _foreign(name, "Only its owner may delete it.") if entry else damaged(name)
             description = self._names / f"{name}.json"
             if entry is not None:
                 self._deletions.take(description, entry)
@@ -245,7 +260,7 @@ class Store:
                 description.unlink(missing_ok=True)
                 sync(self._names)
             self._entries.pop(name, None)
-            self._damaged.discard(name)
+            self._damaged.pop(name, None)
         if entry is not None:
             shutil.rmtree(self._shares / entry.folder, ignore_errors=True)
             self._deletions.gone(entry, replaced=False)
@@ -258,9 +273,9 @@ class Store:
             self._deletions.tell(note, self._entries)
 
     def _check_free(self, name: str, owner: str, replace: bool) -> None:
-        entry = self._entries.get(name)
-        if entry is None and name not in self._damaged:
+        if name not in self._entries and name not in self._damaged:
             return
+        entry = self._entries.get(name) or self._damaged.get(name)
         if not replace:
             raise Conflict(
                 f"a data set {name!r} exists already.",
@@ -291,10 +306,11 @@ class Store:
             folder=writer.folder.name,
             key_name=self._key.name,
             commitment=writer.commitment(),
-        )
+            conditions=writer.conditions,
+        ).sealed(self._key)
         with self._guard:
             self._check_free(writer.name, writer.owner, writer.replace)
-            old = self._entries.get(writer.name)
+            old = self._entries.get(writer.name) or self._damaged.get(writer.name)
             if old is not None:
                 self._deletions.remember(self._names / f"{writer.name}.json", old)
             described = writer.folder / "entry.json"
@@ -303,6 +319,7 @@ class Store:
                 flush(file)
             os.replace(described, self._names / f"{writer.name}.json")
             self._entries[writer.name] = entry
+            self._damaged.pop(writer.name, None)
             self._writers.discard(writer)
             with contextlib.suppress(OSError):  # visible, but maybe not for ever: keep the old
                 sync(self._names)
@@ -325,7 +342,7 @@ class Store:
             try:
                 entry = Entry.model_validate_json(path.read_bytes())
             except (ValidationError, OSError):
-                self._damaged.add(path.stem)
+                self._damaged[path.stem] = None
                 unreadable = True
                 continue
             self._entries[path.stem] = entry
@@ -334,17 +351,36 @@ class Store:
             if path.name not in named and not unreadable:
                 shutil.rmtree(path, ignore_errors=True)
         for name in [name for name, entry in self._entries.items() if not self._whole(name, entry)]:
-            del self._entries[name]
-            self._damaged.add(name)
+            self._damaged[name] = self._entries.pop(name)
 
     def _check_key(self) -> None:
         for name, entry in self._entries.items():
             if entry.key_name != self._key.name:
                 raise MasqueError(
                     f"the data set {name!r} in {self._root} was stored under another key.",
-                    hint="Put the right key file there; without it the data must be shared again.",
+                    hint="Name the key that it has; `masque party rotate-key` goes on with a"
+                    " rotation that was broken off. Without its key the data must be shared again.",
                     dataset=name,
                 )
+
+    def _check_seals(self) -> None:
+        """Data sets of versions without seals are sealed once; from then on, none lacks one."""
+        marker = self._names / ALL_SEALED
+        if not marker.exists():
+            for name, entry in list(self._entries.items()):
+                if not entry.seal and not entry.conditions:
+                    sealed = self._entries[name] = entry.sealed(self._key)
+                    self._put(self._names / f"{name}.json", sealed.model_dump_json().encode())
+            self._put(marker, b"")
+        for name in [name for name, e in self._entries.items() if not e.intact(self._key)]:
+            self._damaged[name] = self._entries.pop(name)
+
+    @staticmethod
+    def _put(path: Path, content: bytes) -> None:
+        try:
+            put(path, content)
+        except OSError as error:
+            raise unwritable(path, error) from None
 
     def _whole(self, name: str, entry: Entry) -> bool:
         folder = self._shares / entry.folder
@@ -359,12 +395,3 @@ class Store:
 
 def _foreign(name: str, hint: str) -> Refused:
     return Refused(f"the data set {name!r} belongs to somebody else.", hint=hint, dataset=name)
-
-
-def _check_not_rotating(key: Path) -> None:
-    if os.path.exists(next_key(key)):  # False where we may not look
-        raise MasqueError(
-            f"the rotation of the key {key} was broken off.",
-            hint="Complete it: `masque party rotate-key` with this party's configuration file.",
-            file=str(key),
-        )

@@ -199,6 +199,11 @@ def schema_digest(features: tuple[FeatureColumn, ...], label: LabelInfo | None) 
     return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
+def table_digest(info: TableInfo) -> str:
+    """SHA-256 (hex) of a data set's public description."""
+    return hashlib.sha256(canonical_json(info.model_dump(mode="json"))).hexdigest()
+
+
 def canonical_json(content: Any) -> bytes:
     """One spelling of `content`: sorted keys, no spaces, ASCII, no NaN; -0.0 is written 0.0."""
     text = json.dumps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import os
 import re
 import shutil
@@ -16,13 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from masque.data.chunks import IDENTIFIER_WORDS, MAX_CHUNK_BYTES, checksum
 from masque.data.commitments import KEY_BYTES, Commitment
 from masque.data.disk import create, full, sync
-from masque.data.pages import PageWriter, StoreKey
-from masque.data.table import TableInfo
+from masque.data.keys import StoreKey
+from masque.data.pages import PageWriter
+from masque.data.table import TableInfo, canonical_json
 from masque.errors import InputError, MasqueError, ProtocolError
 
 ROWS = "rows.u64"
 IDENTIFIERS = "identifiers.u64"
 COMMITMENT = "commitment.key"
+ALL_SEALED = ".sealed"
+"""Beside the descriptions of data sets, once none of them lacks a seal."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -41,7 +46,8 @@ class Entry(BaseModel):
     """One visible data set. `upload_id` is the same at all parties of one upload.
 
     `commitment` is that to the share (`masque.data.commitments`); empty for data sets that were
-    stored by versions of Masque without any.
+    stored by versions of Masque without any. `conditions`: what its owner has signed, if anything.
+    `seal`: of all the rest, by the store's key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +60,20 @@ class Entry(BaseModel):
     folder: str = Field(pattern=r"^[0-9a-f]{32}$", repr=False)
     key_name: str
     commitment: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    conditions: str = Field(default="", repr=False)
+    seal: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", repr=False)
+
+    def sealed(self, key: StoreKey) -> Entry:
+        """The same with its seal."""
+        return self.model_copy(update={"seal": self._seal(key)})
+
+    def intact(self, key: StoreKey) -> bool:
+        """Whether nobody without the key has changed anything."""
+        return hmac.compare_digest(self.seal, self._seal(key))
+
+    def _seal(self, key: StoreKey) -> str:
+        content = self.model_dump(mode="json", exclude={"seal"})
+        return key.seal(self.folder, canonical_json(content))
 
     @property
     def size(self) -> int:
@@ -77,6 +97,7 @@ class Writer:
     key: StoreKey = field(repr=False)
     publish: Callable[[Writer], Entry] = field(repr=False)
     forget: Callable[[Writer], None] = field(repr=False)
+    conditions: str = field(default="", repr=False)
     row: int = 0
     _file: IO[bytes] | None = field(default=None, repr=False)
     _pages: PageWriter | None = field(default=None, repr=False)

@@ -17,7 +17,7 @@ import pytest
 from masque.data import disk
 from masque.data.commitments import Commitment
 from masque.data.kept import KeptModels, rekey
-from masque.data.pages import StoreKey, load_key, next_key
+from masque.data.keys import StoreKey, load_key, next_key
 from masque.data.rotation import rotate
 from masque.data.schema import loads
 from masque.data.store import Store
@@ -59,12 +59,12 @@ def dying(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[list[int]]:
 
 def test_kept_shares_are_sealed_to_their_place(tmp_path: Path) -> None:
     key = StoreKey(os.urandom(32))
-    kept = KeptModels(tmp_path, key)
+    kept = KeptModels(tmp_path / "kept", key)
     kept.keep("model", b"{}", {"weights": SHARE, "a/b": b""})
     kept.keep("other", b"{}", {"weights": SHARE})
     assert kept.share("model", "weights") == SHARE and kept.share("model", "a/b") == b""
     assert "model" in kept and "absent" not in kept
-    path, other = (tmp_path / name / "weights.share" for name in ("model", "other"))
+    path, other = (tmp_path / "kept" / name / "weights.share" for name in ("model", "other"))
     assert SHARE[:64] not in path.read_bytes() and path.read_bytes() != other.read_bytes()
     with pytest.raises(NotFound):
         kept.share("model", "intercept")
@@ -81,7 +81,7 @@ def test_kept_shares_are_sealed_to_their_place(tmp_path: Path) -> None:
         other.write_bytes(content)
     assert kept.share("other", "weights") == SHARE
     with pytest.raises(MasqueError, match="another key"):
-        KeptModels(tmp_path, StoreKey(os.urandom(32)))
+        KeptModels(tmp_path / "kept", StoreKey(os.urandom(32)))
 
 
 def test_shares_of_an_earlier_version_are_encrypted(tmp_path: Path) -> None:
@@ -112,9 +112,9 @@ def filled(directory: Path) -> dict[str, Any]:
     return words
 
 
-def assert_holds(directory: Path, words: dict[str, Any]) -> str:
+def assert_holds(directory: Path, words: dict[str, Any], key_command: tuple[str, ...] = ()) -> str:
     """All of it can be read, and holds the commitments; the name of the key."""
-    with Store(directory) as store:
+    with Store(directory, key_command=key_command) as store:
         for name, expected in words.items():
             assert np.array_equal(store.rows(name), expected)
             with store.open(name) as dataset:

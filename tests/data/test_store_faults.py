@@ -164,3 +164,28 @@ def test_uploads_that_cannot_fit_are_refused_at_once(
         monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
         with pytest.raises(Refused, match="its disk is full"):
             store.begin("a", table()[0], "u")
+
+
+def test_an_owner_deletes_and_replaces_what_is_damaged(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for name in ("gone", "again", "nobodys"):
+            stored(store, name, owner="o")
+            os.truncate(tmp_path / "shares" / store.entry(name).folder / "rows.u64", 100)
+    (tmp_path / "datasets" / "nobodys.json").write_text("{")
+    heard: list[tuple[str, bool]] = []
+    with Store(tmp_path) as store:
+        store.on_deletion(lambda entry, replaced: heard.append((entry.name, replaced)))
+        assert store.damaged == ("again", "gone", "nobodys")
+        for name in ("gone", "again"):
+            with pytest.raises(Refused, match="belongs to somebody else"):
+                store.delete(name, owner="other")
+        with pytest.raises(Conflict, match="exists already"):
+            stored(store, "again", owner="o")
+        with pytest.raises(MasqueError, match="damaged"):
+            store.delete("nobodys", owner="o")
+        store.delete("gone", owner="o")
+        words = stored(store, "again", rows=7, owner="o", replace=True)
+        assert heard == [("gone", False), ("again", True)]
+    with Store(tmp_path) as store:
+        assert store.damaged == ("nobodys",)
+        assert np.array_equal(store.rows("again"), words)
