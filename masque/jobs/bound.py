@@ -20,14 +20,10 @@ from masque.jobs.complaints import KEY_PATTERN, Complaint, refusal, suggestion, 
 from masque.jobs.fit import SharedTable, Split
 from masque.jobs.models import SequentialSpec
 from masque.jobs.rules import complaints_about
-from masque.jobs.section import Name, Section
+from masque.jobs.section import Name, Section, listed
 from masque.jobs.spec import EVERYBODY, JobSpec
 
 FEWEST_PARTIES = 2
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 Key = Annotated[str, Field(pattern=KEY_PATTERN)]
@@ -45,24 +41,37 @@ class Recipient(Section):
     proof: Annotated[str, Field(max_length=16_384)] = ""
 
 
+class Resume(Section):
+    """Where an attempt goes on: at training round `round`, from what `attempt` had committed.
+
+    `stopped`: training had stopped early by then.
+    """
+
+    attempt: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    round: Annotated[int, Field(ge=1)]
+    stopped: bool = False
+
+
 class BoundJob(Section):
     """What dealer, parties and coordinator agree on; made by `bind`, read by `read_bound`.
 
     `parties` are in order: party i holds share i. `attempt` counts from 1; every attempt has
     fresh masks. `client` is who submitted the job. `start` is the model that it starts from.
+    `resume`: what an earlier attempt has left to go on with.
     """
 
-    format: Literal["masque job 3"] = "masque job 3"
+    format: Literal["masque job 4"] = "masque job 4"
     job_id: Name
     attempt: Annotated[int, Field(ge=1, le=2**31 - 1)]
     spec: JobSpec
-    tables: Annotated[tuple[SharedTable, ...], BeforeValidator(_listed)]
-    parties: Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(max_length=64)]
+    tables: Annotated[tuple[SharedTable, ...], BeforeValidator(listed)]
+    parties: Annotated[tuple[Name, ...], BeforeValidator(listed), Field(max_length=64)]
     dealer: Name
     coordinator: Name
     client: Name
-    recipients: Annotated[tuple[Recipient, ...], BeforeValidator(_listed)] = ()
+    recipients: Annotated[tuple[Recipient, ...], BeforeValidator(listed)] = ()
     start: SharedTable | None = None
+    resume: Resume | None = None
 
     def canonical(self) -> bytes:
         """The one JSON spelling: sorted keys, no spaces, ASCII, floats by `repr`."""
@@ -74,12 +83,12 @@ class BoundJob(Section):
 
     def subject(self) -> bytes:
         """32 bytes: SHA-256 of the job without its attempt; all attempts of a job share it."""
-        content = self.model_dump(mode="json", exclude={"attempt"})
+        content = self.model_dump(mode="json", exclude={"attempt", "resume"})
         return hashlib.sha256(canonical_json(content)).digest()
 
-    def next_attempt(self) -> BoundJob:
-        """The same job, to be tried again with fresh masks."""
-        return self.model_copy(update={"attempt": self.attempt + 1})
+    def at_attempt(self, number: int, resume: Resume | None = None) -> BoundJob:
+        """The same job as another attempt, with fresh masks; `resume`: where it goes on."""
+        return self.model_copy(update={"attempt": number, "resume": resume})
 
     @property
     def shared(self) -> tuple[SharedTable, ...]:
@@ -198,6 +207,8 @@ def _complaints(job: BoundJob) -> Iterator[Complaint]:
         yield Complaint(("start",), "is not the model that the job starts from")
     elif not own and not services:
         yield from fit.complaints_about_fit(job.spec, job.tables, job.start)
+    if job.resume is not None and job.resume.attempt >= job.attempt:
+        yield Complaint(("resume", "attempt"), f"is {job.resume.attempt}, no earlier attempt")
     promised = tuple(recipient.name for recipient in job.recipients)
     if promised != job.spec.recipients:
         yield Complaint(("recipients",), "are not those that the job promises something to")

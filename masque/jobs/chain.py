@@ -38,6 +38,9 @@ BEGAN, CERTIFICATE, OPENED, DELETED, ROTATED, REPAIRED = (
     "key rotated",
     "repaired",
 )
+ACCEPTED, APPROVED, DENIED = "accepted", "approved", "denied"
+"""An attempt that may begin, with its data sets; a person's yes to a job, or no."""
+
 _KEYS = {"number": int, "previous": str, "entry": dict, "hash": str, "signature": str}
 _HASHED = b"masque ledger 1\x00"
 _SIGNED = b"masque ledger signature 1\x00"

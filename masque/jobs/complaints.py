@@ -198,6 +198,8 @@ _WORDS: dict[str, tuple[str, str]] = {
         "must be one or two whole numbers of {least} to {most}, not {given}",
         "Write 5, or [5, 3] for 5 down and 3 across.",
     ),
+    "day": ("must be a day, not {given}", "Write it as 2027-12-31."),
+    "line": ("must be one line of printable characters", ""),
     "shape": ("must be one or three whole numbers, not {given}", _NETWORK_SHAPE),
     "tuple_type": _LIST,
     "list_type": _LIST,

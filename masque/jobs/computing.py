@@ -30,7 +30,8 @@ STATES = (
 class ComputedJob:
     """A job as a party knows it. `round` is the training round under way or due next, from 0.
 
-    `digest` is the bound job's, `subject` that of the job without its attempt.
+    `digest` is the bound job's, `subject` that of the job without its attempt. `again`: it has
+    failed, and another attempt may go well.
     """
 
     job_id: str
@@ -43,6 +44,7 @@ class ComputedJob:
     rounds: int = 0
     reason: str = ""
     culprit: str = ""
+    again: bool = False
 
 
 def recovered(job_id: str, coordinator: str, attempt: int, subject: bytes) -> ComputedJob:
@@ -54,6 +56,7 @@ def recovered(job_id: str, coordinator: str, attempt: int, subject: bytes) -> Co
         attempt,
         subject=subject,
         reason="this party was restarted",
+        again=True,
     )
 
 
@@ -98,11 +101,12 @@ class RoundFinished:
 
 @dataclass(frozen=True)
 class Broken:
-    """Ours: it cannot go on, because of `culprit` (a service, or nobody)."""
+    """Ours: it cannot go on, because of `culprit` (a service, or nobody); `again`: just now."""
 
     attempt: int
     reason: str
     culprit: str
+    again: bool
     words: ClassVar[str] = "broke"
 
 
@@ -133,8 +137,20 @@ class Overdue:
     words: ClassVar[str] = "gave up waiting"
 
 
-Event = Prepare | Compiled | RunRound | RoundFinished | Broken | FetchResults | Abort | Overdue
-EVENTS = (Prepare, Compiled, RunRound, RoundFinished, Broken, FetchResults, Abort, Overdue)
+@dataclass(frozen=True)
+class Renew:
+    """The coordinator still wants this attempt, though it asks for nothing just now."""
+
+    peer: str
+    attempt: int
+    words: ClassVar[str] = "renewed the lease"
+
+
+Asked = RunRound | FetchResults | Renew | Abort
+"""What a coordinator sends about an attempt."""
+
+Event = Prepare | Compiled | RoundFinished | Broken | Overdue | Asked
+EVENTS = (Prepare, Compiled, RunRound, RoundFinished, Broken, FetchResults, Renew, Abort, Overdue)
 
 
 @dataclass(frozen=True)
@@ -187,7 +203,7 @@ def step(job: ComputedJob, event: Event) -> Step:
     """
     if isinstance(event, Prepare):
         return settle(TABLE, job, event)
-    if isinstance(event, RunRound | FetchResults | Abort):
+    if isinstance(event, Asked):
         if job.state is not State.ABSENT:
             _same_coordinator(job, event.peer)
         if isinstance(event, Abort) and event.attempt != job.attempt:
@@ -227,7 +243,9 @@ def _prepare_again(job: ComputedJob, event: Prepare) -> Step:
         raise wrong(event.peer, what, job.job_id)
     if job.state is State.FAILED:
         raise failed(job)
-    assert event.digest == job.digest, "subject and attempt determine the digest"
+    if event.digest != job.digest:
+        what = f"let attempt {event.attempt} of job {job.job_id} go on from two places"
+        raise wrong(event.peer, what, job.job_id)
     return job, ()
 
 
@@ -256,21 +274,26 @@ def _give(job: ComputedJob, event: FetchResults) -> Step:
     return job, (GiveResults(),)
 
 
+def _renew(job: ComputedJob, event: Renew) -> Step:
+    del event
+    return job, ()
+
+
 def _broken(job: ComputedJob, event: Broken) -> Step:
-    return _end(job, event.reason, event.culprit)
+    return _end(job, event.reason, event.culprit, again=event.again)
 
 
 def _abort(job: ComputedJob, event: Abort) -> Step:
-    return _end(job, event.reason or "the coordinator ended it", event.peer)
+    return _end(job, event.reason or "the coordinator ended it", event.peer, again=True)
 
 
 def _overdue(job: ComputedJob, event: Overdue) -> Step:
     del event
-    return _end(job, "the coordinator has been silent for too long", job.coordinator)
+    return _end(job, "the coordinator has been silent for too long", job.coordinator, again=True)
 
 
-def _end(job: ComputedJob, reason: str, culprit: str) -> Step:
-    ended = replace(job, state=State.FAILED, reason=reason, culprit=culprit)
+def _end(job: ComputedJob, reason: str, culprit: str, *, again: bool) -> Step:
+    ended = replace(job, state=State.FAILED, reason=reason, culprit=culprit, again=again)
     return ended, (Release(job.attempt, reason),)
 
 
@@ -291,6 +314,7 @@ TABLE: Table = {
     RoundFinished: row(STATES, _OURS, _OURS, _OURS, _finished, _OURS, _IGNORE),
     Broken: row(STATES, _OURS, _broken, _broken, _broken, _broken, _IGNORE),
     FetchResults: row(STATES, _PEER, _PEER, _PEER, _PEER, _give, _OVER),
+    Renew: row(STATES, _PEER, *[_renew] * 4, _OVER),
     Abort: row(STATES, _IGNORE, _abort, _abort, _abort, _abort, _IGNORE),
     Overdue: row(STATES, _OURS, _overdue, _overdue, _overdue, _overdue, _IGNORE),
 }

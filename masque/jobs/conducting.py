@@ -2,211 +2,89 @@
 
     submitted ─Begin─> preparing ─all Prepared─> training ─all RoundDone, last─> finishing
     finishing ─all Fetched─> succeeded
-    any of these ─PeerFailed, Overdue─> failed, ─Cancel─> cancelled
-    any of these ─PeerStopped, Stopped, Restarted─> interrupted
-    failed, cancelled, interrupted ─Retry─> submitted, as the next attempt
+    preparing, training, finishing ─PeerFailed for good─> failed
+    ... ─PeerFailed, PeerStopped, Overdue, Stopped, Restarted─> waiting ─Begin─> preparing
+    any of these ─Expired─> failed, ─Cancel─> cancelled
 
 The coordinator asks everybody for one thing at a time and waits for all of them. Whether training
 stops early is decided by the parties among themselves; here it is only checked that they agree.
+What breaks off an attempt ends the job only if the next attempt would end the same way. Each goes
+on from the last training round that all parties have committed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
 
-from masque.jobs.states import State, Table, Verdict, row, settle, wrong
-
-STATES = (
-    State.SUBMITTED,
-    State.PREPARING,
-    State.TRAINING,
-    State.FINISHING,
-    State.SUCCEEDED,
-    State.FAILED,
-    State.CANCELLED,
-    State.INTERRUPTED,
-)
-ENDED = frozenset(STATES[4:])
-
-
-@dataclass(frozen=True)
-class ConductedJob:
-    """A job as the coordinator knows it. `round` counts from 0, `round_names` has all of them.
-
-    `waiting` are those asked and not heard of; `program` is the digest of the program that the
-    first of them has compiled.
-    """
-
-    job_id: str
-    parties: tuple[str, ...]
-    dealer: str
-    state: State = State.SUBMITTED
-    attempt: int = 1
-    waiting: frozenset[str] = frozenset()
-    program: bytes = b""
-    round_names: tuple[str, ...] = ()
-    round: int = 0
-    stopping: frozenset[str] = frozenset()
-    stopped: bool = False
-    reason: str = ""
-    culprit: str = ""
-
-    @property
-    def everybody(self) -> frozenset[str]:
-        """The parties and the dealer."""
-        return frozenset({*self.parties, self.dealer})
-
-    @property
-    def ended(self) -> bool:
-        """Will nothing more happen unless somebody asks for another attempt?"""
-        return self.state in ENDED
-
-
-@dataclass(frozen=True)
-class Begin:
-    """Ours: the job's turn has come."""
-
-    words: ClassVar[str] = "began"
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A party or the dealer has compiled the program: its digest; a party: its rounds' names."""
-
-    peer: str
-    attempt: int
-    program: bytes
-    round_names: tuple[str, ...]
-    words: ClassVar[str] = "said that it is prepared"
-
-
-@dataclass(frozen=True)
-class RoundDone:
-    """A party has run (or skipped) training round `round`; `stopped`: it has been told to stop."""
-
-    peer: str
-    attempt: int
-    round: int
-    stopped: bool
-    words: ClassVar[str] = "said that a training round is done"
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A party's sealed results have arrived, or it has kept its shares."""
-
-    peer: str
-    attempt: int
-    words: ClassVar[str] = "handed over results"
-
-
-@dataclass(frozen=True)
-class PeerFailed:
-    """A peer said no, does not answer, or broke the protocol: `peer` is the culprit."""
-
-    peer: str
-    attempt: int
-    reason: str
-    words: ClassVar[str] = "reported a failure"
-
-
-@dataclass(frozen=True)
-class PeerStopped:
-    """Somebody whose service it is has stopped a peer, in good order: that is no failure."""
-
-    peer: str
-    attempt: int
-    words: ClassVar[str] = "reported a stop"
-
-
-@dataclass(frozen=True)
-class Overdue:
-    """Ours: the deadline of what was asked has passed."""
-
-    words: ClassVar[str] = "gave up waiting"
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """A client wants no more of it."""
-
-    by: str
-    words: ClassVar[str] = "cancelled"
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """Ours: the coordinator was told to stop, and the job cannot end in time."""
-
-    words: ClassVar[str] = "stopped"
-
-
-@dataclass(frozen=True)
-class Restarted:
-    """Ours: the coordinator has come up again and found the job on disk, or broke off itself."""
-
-    reason: str = "the coordinator was restarted"
-    words: ClassVar[str] = "restarted"
-
-
-@dataclass(frozen=True)
-class Retry:
-    """A client wants another attempt."""
-
-    words: ClassVar[str] = "tried again"
-
-
-Told = Prepared | RoundDone | Fetched | PeerFailed | PeerStopped
-"""What comes from peers."""
-
-Event = Told | Begin | Overdue | Cancel | Stopped | Restarted | Retry
-EVENTS = (
+from masque.jobs.conducted import (
+    ENDED,
+    EVENTS,
+    STATES,
+    Absent,
+    AskAbort,
+    AskPrepare,
+    AskResults,
+    AskRound,
     Begin,
-    Prepared,
-    RoundDone,
+    Cancel,
+    Committed,
+    ConductedJob,
+    Effect,
+    Event,
+    Expired,
     Fetched,
+    Forget,
+    Opposed,
+    Overdue,
     PeerFailed,
     PeerStopped,
-    Overdue,
-    Cancel,
-    Stopped,
+    Prepared,
     Restarted,
-    Retry,
+    RoundDone,
+    Stopped,
+    Told,
+    Wait,
 )
+from masque.jobs.states import State, Table, Verdict, row, settle, wrong
+
+__all__ = [
+    "ENDED",
+    "EVENTS",
+    "MOST_FRUITLESS",
+    "STATES",
+    "TABLE",
+    "Absent",
+    "AskAbort",
+    "AskPrepare",
+    "AskResults",
+    "AskRound",
+    "Begin",
+    "Cancel",
+    "Committed",
+    "ConductedJob",
+    "Effect",
+    "Event",
+    "Expired",
+    "Fetched",
+    "Forget",
+    "Opposed",
+    "Overdue",
+    "PeerFailed",
+    "PeerStopped",
+    "Prepared",
+    "Restarted",
+    "RoundDone",
+    "Step",
+    "Stopped",
+    "Told",
+    "Wait",
+    "step",
+]
+
+MOST_FRUITLESS = 12
+"""Attempts one after the other that commit nothing before a job is given up."""
 
 
-@dataclass(frozen=True)
-class AskPrepare:
-    """Send the bound job of this attempt to `peers`."""
-
-    peers: frozenset[str]
-
-
-@dataclass(frozen=True)
-class AskRound:
-    """Tell `peers` to run training round `round`."""
-
-    peers: frozenset[str]
-    round: int
-
-
-@dataclass(frozen=True)
-class AskResults:
-    """Fetch the sealed results of `peers`."""
-
-    peers: frozenset[str]
-
-
-@dataclass(frozen=True)
-class AskAbort:
-    """Tell `peers`, as far as they answer, that the attempt is over and why."""
-
-    peers: frozenset[str]
-    reason: str
-
-
-Effect = AskPrepare | AskRound | AskResults | AskAbort
 Step = tuple[ConductedJob, tuple[Effect, ...]]
 
 
@@ -230,8 +108,21 @@ def step(job: ConductedJob, event: Event) -> Step:
 
 def _begin(job: ConductedJob, event: Begin) -> Step:
     del event
-    everybody = job.everybody
-    return replace(job, state=State.PREPARING, waiting=everybody), (AskPrepare(everybody),)
+    everybody, here = job.everybody, job.committed
+    begun = ConductedJob(
+        job.job_id,
+        job.parties,
+        job.dealer,
+        State.PREPARING,
+        job.attempt + (job.state is State.WAITING),
+        waiting=everybody,
+        stopped=here is not None and here.stopped,
+        resumed=here,
+        committed=here,
+        fruitless=job.fruitless,
+        begun=job.begun,
+    )
+    return begun, (AskPrepare(everybody),)
 
 
 def _prepared(job: ConductedJob, event: Prepared) -> Step:
@@ -248,6 +139,8 @@ def _prepared(job: ConductedJob, event: Prepared) -> Step:
             " check that all services run the same version of Masque",
             event.peer,
         )
+    if event.round_names and not event.round_names[-1]:
+        raise wrong(event.peer, f"compiled job {job.job_id} to nothing to do", job.job_id)
     waiting = job.waiting - {event.peer}
     names = event.round_names or job.round_names
     job = replace(job, waiting=waiting, program=event.program, round_names=names)
@@ -262,13 +155,18 @@ def _round_done(job: ConductedJob, event: RoundDone) -> Step:
         what = f"ran training round {event.round} of job {job.job_id} instead of {job.round}"
         raise wrong(event.peer, what, job.job_id)
     stopping = job.stopping | {event.peer} if event.stopped else job.stopping
-    job = replace(job, waiting=job.waiting - {event.peer}, stopping=stopping)
+    committing = job.committing | {event.peer} if event.committed else job.committing
+    waiting = job.waiting - {event.peer}
+    job = replace(job, waiting=waiting, stopping=stopping, committing=committing)
     if job.waiting:
         return job, ()
     if stopping and stopping != frozenset(job.parties):
         names = ", ".join(sorted(stopping))
         return _end(job, State.FAILED, "the parties do not agree on stopping early", names)
     job = replace(job, stopped=job.stopped or bool(stopping))
+    if committing == frozenset(job.parties):
+        here = Committed(job.attempt, job.round + 1, job.stopped)
+        job = replace(job, committed=here, fruitless=0)
     if job.round + 1 < len(job.round_names):
         return _ask_round(job, job.round + 1)
     parties = frozenset(job.parties)
@@ -278,21 +176,41 @@ def _round_done(job: ConductedJob, event: RoundDone) -> Step:
 def _fetched(job: ConductedJob, event: Fetched) -> Step:
     _expected(job, event, event.words)
     waiting = job.waiting - {event.peer}
-    state = job.state if waiting else State.SUCCEEDED
-    return replace(job, waiting=waiting, state=state), ()
+    if waiting:
+        return replace(job, waiting=waiting), ()
+    parties = frozenset(job.parties)
+    return replace(job, waiting=waiting, state=State.SUCCEEDED), (Forget(parties),)
 
 
 def _peer_failed(job: ConductedJob, event: PeerFailed) -> Step:
-    return _end(job, State.FAILED, event.reason, event.peer)
+    if not event.again:
+        return _end(job, State.FAILED, event.reason, event.peer)
+    if event.lost:
+        job = replace(job, committed=None)
+    return _break_off(job, event.reason, event.peer)
 
 
 def _peer_stopped(job: ConductedJob, event: PeerStopped) -> Step:
-    return _end(job, State.INTERRUPTED, f"{event.peer} was stopped", event.peer)
+    return _break_off(job, f"{event.peer} was stopped", event.peer)
 
 
 def _overdue(job: ConductedJob, event: Overdue) -> Step:
-    del event
-    return _end(job, State.FAILED, "no answer in time", ", ".join(sorted(job.waiting)))
+    return _break_off(job, event.doing, event.culprit)
+
+
+def _absent(job: ConductedJob, event: Absent) -> Step:
+    after = replace(job, reason=event.reason, culprit=event.culprit)
+    return after, (Wait(max(1, job.fruitless)),)
+
+
+def _opposed(job: ConductedJob, event: Opposed) -> Step:
+    return _end(job, State.FAILED, event.reason, event.culprit)
+
+
+def _expired(job: ConductedJob, event: Expired) -> Step:
+    culprit = job.culprit or ", ".join(sorted(job.waiting))
+    said = f"; {job.reason}" if job.reason else ""
+    return _end(job, State.FAILED, f"its time was used up while {event.doing}{said}", culprit)
 
 
 def _cancel(job: ConductedJob, event: Cancel) -> Step:
@@ -301,17 +219,11 @@ def _cancel(job: ConductedJob, event: Cancel) -> Step:
 
 def _stopped(job: ConductedJob, event: Stopped) -> Step:
     del event
-    return _end(job, State.INTERRUPTED, "the coordinator was stopped", "")
+    return _break_off(job, "the coordinator was stopped", "")
 
 
 def _restarted(job: ConductedJob, event: Restarted) -> Step:
-    return _end(job, State.INTERRUPTED, event.reason, "")
-
-
-def _retry(job: ConductedJob, event: Retry) -> Step:
-    del event
-    fresh = ConductedJob(job.job_id, job.parties, job.dealer, attempt=job.attempt + 1)
-    return fresh, ()
+    return _break_off(job, event.reason, "")
 
 
 def _expected(job: ConductedJob, event: Prepared | RoundDone | Fetched, what: str) -> None:
@@ -320,31 +232,54 @@ def _expected(job: ConductedJob, event: Prepared | RoundDone | Fetched, what: st
 
 
 def _ask_round(job: ConductedJob, number: int) -> Step:
-    parties = frozenset(job.parties)
-    job = replace(job, round=number, waiting=parties, stopping=frozenset())
+    """Ask for training round `number`, or the next one that is not over already."""
+    while not job.round_names[number]:
+        number += 1
+    parties, nobody = frozenset(job.parties), frozenset[str]()
+    job = replace(job, round=number, waiting=parties, stopping=nobody, committing=nobody)
     return job, (AskRound(parties, number),)
 
 
+def _break_off(job: ConductedJob, reason: str, culprit: str) -> Step:
+    """The attempt is over, the job is not, unless attempt after attempt has led nowhere."""
+    fruitless = job.fruitless + 1
+    if fruitless >= MOST_FRUITLESS:
+        told = f"{reason} (the last of {fruitless} attempts in a row that came to nothing)"
+        return _end(job, State.FAILED, told, culprit)
+    after = replace(
+        job,
+        state=State.WAITING,
+        reason=reason,
+        culprit=culprit,
+        waiting=frozenset(),
+        fruitless=fruitless,
+    )
+    return after, (AskAbort(job.everybody, reason), Wait(fruitless))
+
+
 def _end(job: ConductedJob, state: State, reason: str, culprit: str) -> Step:
-    asked = job.everybody if job.state is not State.SUBMITTED else frozenset[str]()
-    effects = (AskAbort(asked, reason),) if asked else ()
+    running = job.state not in (State.SUBMITTED, State.WAITING)
+    effects: tuple[Effect, ...] = (AskAbort(job.everybody, reason),) if running else ()
+    effects += (Forget(frozenset(job.parties)),)
     return replace(job, state=state, reason=reason, culprit=culprit, waiting=frozenset()), effects
 
 
 _IGNORE, _PEER, _OURS, _USER = Verdict.IGNORE, Verdict.PEER, Verdict.OURS, Verdict.USER
 
 TABLE: Table = {
-    # submitted, preparing, training, finishing; succeeded, failed, cancelled, interrupted
-    Begin: row(STATES, _begin, *[_OURS] * 7),
-    Prepared: row(STATES, _PEER, _prepared, _PEER, _PEER, *[_IGNORE] * 4),
-    RoundDone: row(STATES, _PEER, _PEER, _round_done, _PEER, *[_IGNORE] * 4),
-    Fetched: row(STATES, _PEER, _PEER, _PEER, _fetched, *[_IGNORE] * 4),
-    PeerFailed: row(STATES, *[_peer_failed] * 4, *[_IGNORE] * 4),
-    PeerStopped: row(STATES, *[_peer_stopped] * 4, *[_IGNORE] * 4),
-    Overdue: row(STATES, *[_overdue] * 4, *[_IGNORE] * 4),
-    Cancel: row(STATES, *[_cancel] * 4, _USER, _USER, _USER, _cancel),
-    Stopped: row(STATES, _IGNORE, *[_stopped] * 3, *[_IGNORE] * 4),
-    Restarted: row(STATES, _IGNORE, *[_restarted] * 3, *[_IGNORE] * 4),
-    Retry: row(STATES, *[_USER] * 4, _USER, _retry, _retry, _retry),
+    # submitted, waiting, preparing, training, finishing; succeeded, failed, cancelled
+    Begin: row(STATES, _begin, _begin, *[_OURS] * 6),
+    Prepared: row(STATES, _PEER, _IGNORE, _prepared, _PEER, _PEER, *[_IGNORE] * 3),
+    RoundDone: row(STATES, _PEER, _IGNORE, _PEER, _round_done, _PEER, *[_IGNORE] * 3),
+    Fetched: row(STATES, _PEER, _IGNORE, _PEER, _PEER, _fetched, *[_IGNORE] * 3),
+    PeerFailed: row(STATES, _peer_failed, _IGNORE, *[_peer_failed] * 3, *[_IGNORE] * 3),
+    PeerStopped: row(STATES, _peer_stopped, _IGNORE, *[_peer_stopped] * 3, *[_IGNORE] * 3),
+    Overdue: row(STATES, _overdue, _IGNORE, *[_overdue] * 3, *[_IGNORE] * 3),
+    Absent: row(STATES, _absent, _absent, *[_OURS] * 3, *[_IGNORE] * 3),
+    Opposed: row(STATES, _opposed, _opposed, *[_OURS] * 3, *[_IGNORE] * 3),
+    Expired: row(STATES, *[_expired] * 5, *[_IGNORE] * 3),
+    Cancel: row(STATES, *[_cancel] * 5, *[_USER] * 3),
+    Stopped: row(STATES, _IGNORE, _IGNORE, *[_stopped] * 3, *[_IGNORE] * 3),
+    Restarted: row(STATES, _IGNORE, _IGNORE, *[_restarted] * 3, *[_IGNORE] * 3),
 }
 """What happens in every state on every event."""

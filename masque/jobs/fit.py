@@ -32,18 +32,24 @@ MOST_STEPS = 20_000_000
 MOST_ROUNDS = 50_000
 """Most training rounds of a job: their names travel in one message."""
 
+LARGEST_CONDITIONS = 16_384
+"""Characters of an owner's conditions with all that is signed, and the signature."""
+
 Upload = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 
 
 class SharedTable(Section):
     """One upload of a data set: its name, the id of the upload, its public metadata.
 
-    All parties hold shares of the same upload, or their shares do not belong together.
+    All parties hold shares of the same upload, or their shares do not belong together. `conditions`
+    is what its owner has signed (`masque.jobs.conditions.Statement`, with the signature), if
+    anything.
     """
 
     name: Name
     upload: Upload
     info: TableInfo
+    conditions: Annotated[str, Field(max_length=LARGEST_CONDITIONS)] = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from masque.jobs.fit import SharedTable
 
 def check_held(job: BoundJob, held: Iterable[SharedTable], party: str) -> None:
     """Does `party` hold exactly the uploads that the job names? Raises Refused naming the first
-    data set that it lacks, holds another upload of, or knows with other columns.
+    data set that it lacks, holds another upload of, or knows with other columns or conditions.
     """
     own = {table.name: table for table in held}
     for table in job.shared:
@@ -22,6 +22,8 @@ def check_held(job: BoundJob, held: Iterable[SharedTable], party: str) -> None:
             problem = f"{party} holds another upload of the data set {table.name!r}"
         elif mine.info != table.info:
             problem = f"{party} knows the data set {table.name!r} with another description"
+        elif mine.conditions != table.conditions:
+            problem = f"{party} knows the data set {table.name!r} with other conditions"
         else:
             continue
         raise Refused(
@@ -48,9 +50,14 @@ def agreed_tables(held: Mapping[str, Iterable[SharedTable]]) -> tuple[list[Share
         first, *others = ((party, tables[name]) for party, tables in by_party.items())
         different = [party for party, table in others if table != first[1]]
         if different:
-            problems.append(
-                f"{name!r} at {different[0]} is another upload than at {first[0]}; share it again"
-            )
+            problems.append(_difference(first, (different[0], by_party[different[0]][name])))
             continue
         agreed.append(first[1])
     return agreed, problems
+
+
+def _difference(one: tuple[str, SharedTable], other: tuple[str, SharedTable]) -> str:
+    (here, mine), (there, theirs) = one, other
+    same = (mine.upload, mine.info) == (theirs.upload, theirs.info)
+    what = "has other conditions" if same else "is another upload"
+    return f"{mine.name!r} at {there} {what} than at {here}; share it again"

@@ -15,7 +15,7 @@ import base64
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,9 @@ from masque.data.disk import sync
 from masque.errors import MasqueError
 from masque.jobs import chain
 from masque.jobs.chain import Chain, Head, Line
+
+Follower = Callable[[Mapping[str, Any]], None]
+"""Hears of entries, one by one."""
 
 
 class Signer(Protocol):
@@ -61,6 +64,7 @@ class Ledger:
     ) -> None:
         self._path, self._clock, self._signer = path, clock, signer
         self._lock = threading.Lock()
+        self._followers: list[Follower] = []
         self._head: Head | None = None
         self._certificate = ""
         self._size: int | None = None
@@ -83,6 +87,21 @@ class Ledger:
     def note(self, kind: str, **content: Any) -> None:
         """Write an entry of another kind, in the same way."""
         self._note({"kind": kind, "time": float(self._clock()), **content})
+
+    def follow(self, follower: Follower) -> None:
+        """Tell `follower` of every entry that is there, and of each that comes, once it is on disk.
+
+        It is called under the ledger's lock, and must not come back to it. Raises InputError if
+        the file was changed.
+        """
+        with self._lock, self._disk():
+            for line in self._read().lines:
+                try:
+                    follower(line.entry)
+                except (KeyError, TypeError, ValueError, AttributeError):
+                    problem = f"what it notes as {line.kind!r} cannot be read"
+                    raise chain.broken(str(self._path), line.at, problem) from None
+            self._followers.append(follower)
 
     def lines(self) -> tuple[Line, ...]:
         """All good lines. Raises InputError if the file was changed."""
@@ -170,6 +189,8 @@ class Ledger:
         line = Line(number, previous, entry, digest, signature)
         self._write(chain.written(line) + b"\n")
         self._head = line.head
+        for follower in self._followers:
+            follower(entry)
 
     def _write(self, content: bytes) -> None:
         assert self._size is not None, "opened before"

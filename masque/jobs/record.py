@@ -39,7 +39,10 @@ class Progress:
 
 
 def read_progress(text: str | bytes, sender: str) -> Progress:
-    """The progress that `sender` sent. Raises ProtocolError naming it if it is not one."""
+    """The progress that `sender` sent. Raises ProtocolError naming it if it is not one.
+
+    Control characters are replaced: a peer's text must not steer anybody's terminal.
+    """
     try:
         found: Any = json.loads(text)
     except (ValueError, RecursionError):
@@ -51,6 +54,10 @@ def read_progress(text: str | bytes, sender: str) -> Progress:
         value, kind = found[field.name], type(defaults[field.name])
         if type(value) is not kind or (kind is float and not math.isfinite(value)):
             raise _not_progress(sender)
+        if isinstance(value, str):
+            found[field.name] = "".join(
+                c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value
+            )
     return Progress(**found)
 
 

@@ -21,7 +21,8 @@ class State(Enum):
     """States of both machines; `value` is the public word for it."""
 
     ABSENT = "unknown"  # party only: it has not been asked to prepare it
-    SUBMITTED = "submitted"  # coordinator only
+    SUBMITTED = "submitted"  # coordinator only: in the queue
+    WAITING = "waiting"  # coordinator only: broken off, to go on when everybody is there again
     PREPARING = "preparing"
     READY = "ready"  # party only: between two training rounds
     TRAINING = "training"
@@ -29,7 +30,6 @@ class State(Enum):
     SUCCEEDED = "succeeded"  # coordinator only
     FAILED = "failed"
     CANCELLED = "cancelled"  # coordinator only
-    INTERRUPTED = "interrupted"  # coordinator only: a service was stopped or restarted meanwhile
 
 
 class Verdict(Enum):
@@ -80,12 +80,13 @@ def wrong(peer: str, what: str, job: str) -> ProtocolError:
 
 
 def failed(job: Any) -> JobFailed:
-    """The error that tells how a job has failed, with its culprit."""
+    """The error that tells how a job has failed, with its culprit; `again`: see `passing`."""
     by = f" ({job.culprit})" if job.culprit else ""
     return JobFailed(
         f"job {job.job_id}, attempt {job.attempt}, has failed{by}: {job.reason}.",
         service=job.culprit or None,
         job=job.job_id,
+        again=job.again or None,
     )
 
 

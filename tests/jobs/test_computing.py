@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from masque.jobs.computing import (
     Prepare,
     Release,
     Remember,
+    Renew,
     RoundFinished,
     Run,
     RunRound,
@@ -64,7 +66,7 @@ def jobs() -> dict[State, ComputedJob]:
         State.READY: ready,
         State.TRAINING: training,
         State.FINISHING: run(training, RoundFinished(1, 0))[0],
-        State.FAILED: run(training, Broken(1, "the stream ended", "dealer"))[0],
+        State.FAILED: run(training, Broken(1, "the stream ended", "dealer", True))[0],
     }
 
 
@@ -73,10 +75,11 @@ EXAMPLES: dict[type[Any], Event] = {
     Compiled: Compiled(1, 1),
     RunRound: ask(0),
     RoundFinished: RoundFinished(1, 0),
-    Broken: Broken(1, "the stream ended", "dealer"),
+    Broken: Broken(1, "the stream ended", "dealer", True),
     FetchResults: FetchResults("coordinator", 1),
     Abort: Abort("coordinator", 1, "party-1 is gone"),
     Overdue: Overdue(1),
+    Renew: Renew("coordinator", 1),
 }
 AFTER = {
     "prepare": State.PREPARING,
@@ -114,7 +117,12 @@ def test_every_pair_of_state_and_event_does_what_the_table_says(
         with pytest.raises(RAISED[rule], match="job-1"):
             step(job, example)
     else:
-        assert step(job, example)[0].state is AFTER[rule.__name__.strip("_")]
+        after = step(job, example)[0]
+        if rule.__name__ == "_renew":
+            assert after == job
+            return
+        assert after.state is AFTER[rule.__name__.strip("_")]
+        assert after.again is (after.state is State.FAILED), "all of these may go well another time"
 
 
 def test_a_job_that_goes_well() -> None:
@@ -155,6 +163,15 @@ def test_two_specs_for_one_job_id(state: State) -> None:
         step(jobs()[state], prepare(2, subject=b"x" * 32))
 
 
+@pytest.mark.parametrize("state", [s for s in STATES if s not in {State.ABSENT, State.FAILED}])
+def test_an_attempt_goes_on_from_one_place(state: State) -> None:
+    """The digest covers where it goes on, the subject does not."""
+    elsewhere = replace(prepare(), digest=b"another checkpoint")
+    with pytest.raises(ProtocolError, match="let attempt 1 of job job-1 go on from two") as caught:
+        step(jobs()[state], elsewhere)
+    assert caught.value.where["peer"] == "coordinator"
+
+
 @pytest.mark.parametrize("round", [-1, 1, 2, 10**9])
 def test_rounds_out_of_order(round: int) -> None:
     with pytest.raises(ProtocolError, match=f"training round {round} of job job-1 instead of 0"):
@@ -186,6 +203,7 @@ def test_an_unknown_job() -> None:
         Prepare("other", 2, b"", SUBJECT),
         RunRound("other", 1, 0),
         FetchResults("other", 1),
+        Renew("other", 1),
         Abort("other", 1, "x"),
     ],
     ids=str,
@@ -198,7 +216,7 @@ def test_a_party_obeys_one_coordinator(state: State, event: Event) -> None:
 @pytest.mark.parametrize("state", [state for state in STATES if state is not State.ABSENT])
 def test_another_attempts_instructions(state: State) -> None:
     job = jobs()[state]
-    for event in (ask(0, attempt=2), FetchResults("coordinator", 7)):
+    for event in (ask(0, attempt=2), FetchResults("coordinator", 7), Renew("coordinator", 2)):
         with pytest.raises(ProtocolError, match="which is in attempt 1"):
             step(job, event)
     assert step(job, Abort("coordinator", 2, "x")) == (job, ())
@@ -221,7 +239,7 @@ def test_a_later_attempt_releases_the_one_before() -> None:
         Compile(),
     ]
     assert step(job, RoundFinished(1, 0)) == (job, ())
-    assert step(job, Broken(1, "late", "")) == (job, ())
+    assert step(job, Broken(1, "late", "", False)) == (job, ())
     with pytest.raises(ProtocolError, match="attempt 1 of job job-1, which is over"):
         step(job, prepare(1))
 
@@ -252,6 +270,7 @@ EVENT = st.one_of(
     st.builds(FetchResults, st.sampled_from(["coordinator", "other"]), st.integers(1, 3)),
     st.builds(Abort, st.just("coordinator"), st.integers(1, 3), st.just("")),
     st.builds(Overdue, st.integers(1, 3)),
+    st.builds(Renew, st.sampled_from(["coordinator", "other"]), st.integers(1, 3)),
 )
 
 

@@ -17,6 +17,7 @@ from masque.errors import Refused, SpecError
 from masque.jobs import policy
 from masque.jobs.bound import BoundJob, read_bound
 from masque.jobs.compile import task_of
+from masque.jobs.limits import Case
 from masque.jobs.models import SequentialSpec
 from masque.jobs.networks import complaints_about_network, described, network_of
 from masque.jobs.spec import JobSpec, from_values, parse
@@ -226,9 +227,9 @@ def image_model() -> dict[str, Any]:
 
 def test_a_policy_names_networks() -> None:
     job = bound()
-    policy.parse("models: [sequential]").check(job, [], "party-0")
+    policy.parse("models: [sequential]").check(Case(job, []), "party-0")
     with pytest.raises(Refused, match="does not allow 'sequential'"):
-        policy.parse("models: [logistic_regression]").check(job, [], "party-0")
+        policy.parse("models: [logistic_regression]").check(Case(job, []), "party-0")
 
 
 SIZES = st.integers(-1, 70) | st.lists(st.integers(0, 6), min_size=1, max_size=3)

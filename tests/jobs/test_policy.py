@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from masque.errors import Refused, SpecError
 from masque.jobs.bound import Recipient
+from masque.jobs.limits import Case
 from masque.jobs.policy import Policy, load, parse
 from masque.mpc.program import Opening
 from tests.jobs.examples import KEYS, bound, job, table
@@ -20,7 +21,7 @@ JOB = bound()
 
 def refusal(policy: str, made: Any = JOB, openings: Any = METRICS) -> tuple[str, str]:
     with pytest.raises(Refused) as caught:
-        parse(policy).check(made, openings, "party-0")
+        parse(policy).check(Case(made, openings), "party-0")
     assert caught.value.where["party"] == "party-0"
     rule, text = caught.value.where["rule"], str(caught.value)
     assert isinstance(rule, str)
@@ -65,15 +66,15 @@ def test_a_policy_that_allows_everything_in_the_job() -> None:
         maximum_opened_bits: 97
         """
     )
-    policy.check(JOB, [*METRICS, STOP], "party-0")
+    policy.check(Case(JOB, [*METRICS, STOP]), "party-0")
 
 
 def test_what_no_policy_means() -> None:
-    Policy().check(JOB, METRICS, "party-0")
+    Policy().check(Case(JOB, METRICS), "party-0")
     assert parse("# nothing") == parse("") == Policy()
     everybody = bound(job(model_output={"open_to_all": True}))
     assert refusal("", everybody)[0] == "outputs"
-    parse("outputs: [sealed, kept, open]").check(everybody, METRICS, "party-0")
+    parse("outputs: [sealed, kept, open]").check(Case(everybody, METRICS), "party-0")
     small = bound(job(training__batch_size=1), [table("hospital-a", 19), table("hospital-b", 100)])
     assert refusal("", small)[0] == "minimum_rows"
     single = bound(job(training__batch_size=1))  # with an l2 of 1/rate: weights are one row
@@ -82,7 +83,7 @@ def test_what_no_policy_means() -> None:
     assert refusal("", last)[0] == "minimum_batch_rows"
     few = bound(job(data__holdout=0.01))
     assert refusal("", few)[0] == "minimum_held_out_rows"
-    Policy().check(bound(job(reveal={}, data__holdout=0.0)), [], "party-0")
+    Policy().check(Case(bound(job(reveal={}, data__holdout=0.0)), []), "party-0")
 
 
 def test_openings_to_somebody_the_job_does_not_mention_are_refused() -> None:
@@ -92,11 +93,12 @@ def test_openings_to_somebody_the_job_does_not_mention_are_refused() -> None:
     assert "'coordinator'" in text
     everybody = bound(job(reveal__to="all"))
     assert "'all'" in refusal("recipients: [analyst]", everybody)[1]
-    parse("recipients: [analyst, all]").check(everybody, METRICS, "party-0")
+    parse("recipients: [analyst, all]").check(Case(everybody, METRICS), "party-0")
 
 
 def test_what_parties_see_needs_no_recipient_and_what_a_namesake_gets_does() -> None:
-    parse("recipients: [analyst]").check(JOB, [Opening("match", 1, ("parties",)), STOP], "party-0")
+    seen = Case(JOB, [Opening("match", 1, ("parties",)), STOP])
+    parse("recipients: [analyst]").check(seen, "party-0")
     people = [Recipient(name=name, key=KEYS["analyst"]) for name in ("analyst", "party-0")]
     namesake = job(model_output__sealed_to=["party-0"])
     rule, text = refusal("recipients: [analyst]", bound(namesake, recipients=people))
@@ -144,7 +146,7 @@ POLICIES = st.fixed_dictionaries(
 
 def allows(policy: Policy) -> bool:
     try:
-        policy.check(JOB, METRICS, "party-0")
+        policy.check(Case(JOB, METRICS), "party-0")
     except Refused:
         return False
     return True

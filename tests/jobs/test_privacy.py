@@ -13,6 +13,7 @@ from masque.jobs import policy
 from masque.jobs.bound import BoundJob
 from masque.jobs.compile import compile_job, task_of
 from masque.jobs.fit import SharedTable
+from masque.jobs.limits import Case
 from masque.jobs.spec import from_values, load
 from tests.jobs.examples import LABEL, bound, features, table, values
 
@@ -123,16 +124,16 @@ def test_a_row_is_as_long_as_its_ranges_allow_and_a_category_counts_once() -> No
 )
 def test_a_policy_refuses_too_little_privacy(text: str, part: str) -> None:
     with pytest.raises(Refused) as refused:
-        policy.parse(text).check(private(), (), "party-0")
+        policy.parse(text).check(Case(private(), ()), "party-0")
     assert part in str(refused.value)
     assert refused.value.where["rule"] == text.partition(":")[0]
 
 
 @pytest.mark.parametrize("rule", ["maximum_epsilon: 100", "maximum_delta: 0.01"])
 def test_a_policy_with_either_rule_refuses_jobs_without_privacy(rule: str) -> None:
-    policy.parse(rule).check(private(), (), "party-0")
+    policy.parse(rule).check(Case(private(), ()), "party-0")
     with pytest.raises(Refused, match="a job without privacy"):
-        policy.parse(rule).check(bound(), (), "party-0")
+        policy.parse(rule).check(Case(bound(), ()), "party-0")
 
 
 def test_the_example_of_the_page(tmp_path: Any) -> None:

@@ -12,20 +12,21 @@ from hypothesis import strategies as st
 from masque.errors import ProtocolError
 from masque.jobs.record import Progress, read_progress
 
+TEXT = st.text().filter(str.isprintable)
 PROGRESS = st.builds(
     Progress,
-    job=st.text(),
+    job=TEXT,
     attempt=st.integers(1, 100),
-    state=st.text(),
-    round_name=st.text(),
+    state=TEXT,
+    round_name=TEXT,
     round=st.integers(0, 1000),
     of=st.integers(0, 1000),
     seconds=st.floats(0, 1e9),
     exchanges=st.integers(0),
     bytes_sent=st.integers(0, 2**60),
     stopped=st.booleans(),
-    reason=st.text(),
-    culprit=st.text(),
+    reason=TEXT,
+    culprit=TEXT,
 )
 
 
@@ -33,6 +34,13 @@ PROGRESS = st.builds(
 def test_progress_is_read_back(progress: Progress) -> None:
     assert read_progress(progress.to_json(), "coordinator") == progress
     assert "\n" not in progress.to_json()
+
+
+@pytest.mark.parametrize("field", ["state", "round_name", "reason", "culprit"])
+def test_a_peers_text_steers_no_terminal(field: str) -> None:
+    sent = asdict(Progress("job", 1, "training")) | {field: "\033[2J\r\nparty-\u202e1"}
+    read = read_progress(json.dumps(sent), "coordinator")
+    assert getattr(read, field) == "\ufffd[2J\ufffd\ufffdparty-\ufffd1"
 
 
 @pytest.mark.parametrize(

@@ -9,22 +9,22 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from masque.jobs import policy, spec
+from masque.jobs import conditions, policy, spec
+from masque.jobs.conditions import Conditions
 from masque.jobs.layers import LayerSpec
 from masque.jobs.policy import Policy
 from masque.jobs.rules import METRICS, STOP_METRICS
 from masque.jobs.spec import JobSpec
 
-TEXT = (Path(__file__).parents[2] / "docs" / "job.md").read_text()
-BLOCKS = re.findall(r"^```yaml( policy)?\n(.*?)^```", TEXT, re.M | re.S)
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT, POLICY = (DOCS / "job.md").read_text(), (DOCS / "policy.md").read_text()
+BLOCKS = re.findall(r"^```yaml( \w+)?\n(.*?)^```", TEXT + POLICY, re.M | re.S)
+PARSERS = {"": spec.parse, " policy": policy.parse, " conditions": conditions.parse}
 
 
 @pytest.mark.parametrize(("kind", "block"), BLOCKS)
 def test_every_example_is_accepted(kind: str, block: str) -> None:
-    if kind:
-        policy.parse(block)
-    else:
-        spec.parse(block)
+    PARSERS[kind](block)
 
 
 ELSEWHERE = {"early_stop", "schedule", "layers"}
@@ -47,9 +47,14 @@ def paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     return list(dict.fromkeys(found))
 
 
-@pytest.mark.parametrize("path", [*paths(JobSpec), *Policy.model_fields])
+@pytest.mark.parametrize("path", paths(JobSpec))
 def test_every_field_has_a_row(path: str) -> None:
     assert f"| `{path}` |" in TEXT
+
+
+@pytest.mark.parametrize("field", sorted({*Policy.model_fields, *Conditions.model_fields}))
+def test_every_rule_has_a_row(field: str) -> None:
+    assert f"| `{field}` |" in POLICY
 
 
 @pytest.mark.parametrize("model", METRICS)

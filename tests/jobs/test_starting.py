@@ -14,6 +14,7 @@ from masque.jobs.bound import BoundJob, read_bound
 from masque.jobs.compile import compile_job, task_of
 from masque.jobs.fit import SharedTable
 from masque.jobs.held import check_held
+from masque.jobs.limits import Case
 from masque.jobs.networks import network_of
 from masque.jobs.spec import from_values
 from masque.jobs.starting import columns_of, model_info
@@ -154,7 +155,7 @@ def test_parties_must_hold_the_model() -> None:
     again = of_job().model_copy(update={"upload": "another"})
     with pytest.raises(Refused, match="holds another upload of the data set 'first'"):
         check_held(job, [*TABLES, again], "party-0")
-    policy.parse("minimum_rows: 100").check(job, [], "party-0")  # parameters are nobody's rows
+    policy.parse("minimum_rows: 100").check(Case(job, []), "party-0")  # parameters are no rows
 
 
 @pytest.mark.parametrize(
