@@ -219,6 +219,7 @@ class DescribeDealerReply(_message.Message):
     BYTES_SENT_FIELD_NUMBER: _builtins.int
     BYTES_BY_PARTY_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
+    JOBS_LENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     jobs: _builtins.int
@@ -227,6 +228,8 @@ class DescribeDealerReply(_message.Message):
     """corrections, to all parties, since the start"""
     streams: _builtins.int
     """given out since the start: a seed each"""
+    jobs_lent: _builtins.int
+    """that may be dealt at once"""
     @_builtins.property
     def bytes_by_party(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """of those, to each party"""
@@ -240,10 +243,11 @@ class DescribeDealerReply(_message.Message):
         bytes_sent: _builtins.int = ...,
         bytes_by_party: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         streams: _builtins.int = ...,
+        jobs_lent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_by_party", b"bytes_by_party", "bytes_sent", b"bytes_sent", "jobs", b"jobs", "name", b"name", "streams", b"streams", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_by_party", b"bytes_by_party", "bytes_sent", b"bytes_sent", "jobs", b"jobs", "jobs_lent", b"jobs_lent", "name", b"name", "streams", b"streams", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,7 +34,7 @@ class DealerStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Prepare = channel.unary_unary(
+        self.Prepare = channel.unary_stream(
                 '/masque.v1.Dealer/Prepare',
                 request_serializer=masque_dot_v1_dot_dealer__pb2.PrepareDealerRequest.SerializeToString,
                 response_deserializer=masque_dot_v1_dot_dealer__pb2.PrepareDealerReply.FromString,
@@ -61,6 +61,7 @@ class DealerServicer:
 
     def Prepare(self, request, context):
         """Caller: coordinator. Announce a job; the dealer compiles its program and answers its digest.
+        Empty messages are signs of life; the last one is the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,7 +92,7 @@ class DealerServicer:
 
 def add_DealerServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Prepare': grpc.unary_unary_rpc_method_handler(
+            'Prepare': grpc.unary_stream_rpc_method_handler(
                     servicer.Prepare,
                     request_deserializer=masque_dot_v1_dot_dealer__pb2.PrepareDealerRequest.FromString,
                     response_serializer=masque_dot_v1_dot_dealer__pb2.PrepareDealerReply.SerializeToString,
@@ -133,7 +134,7 @@ class Dealer:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/masque.v1.Dealer/Prepare',

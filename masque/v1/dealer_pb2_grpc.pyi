@@ -33,8 +33,10 @@ class DealerStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DealerAsyncStub: ...
-    Prepare: _grpc.UnaryUnaryMultiCallable[_dealer_pb2.PrepareDealerRequest, _dealer_pb2.PrepareDealerReply]
-    """Caller: coordinator. Announce a job; the dealer compiles its program and answers its digest."""
+    Prepare: _grpc.UnaryStreamMultiCallable[_dealer_pb2.PrepareDealerRequest, _dealer_pb2.PrepareDealerReply]
+    """Caller: coordinator. Announce a job; the dealer compiles its program and answers its digest.
+    Empty messages are signs of life; the last one is the answer.
+    """
     Abort: _grpc.UnaryUnaryMultiCallable[_dealer_pb2.AbortDealingRequest, _dealer_pb2.AbortDealingReply]
     """Caller: coordinator. Forget a job and destroy its seeds and material."""
     Correlations: _grpc.UnaryStreamMultiCallable[_dealer_pb2.CorrelationsRequest, _dealer_pb2.Material]
@@ -47,8 +49,10 @@ class DealerStub:
 @_typing.type_check_only
 class DealerAsyncStub(DealerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Prepare: _aio.UnaryUnaryMultiCallable[_dealer_pb2.PrepareDealerRequest, _dealer_pb2.PrepareDealerReply]  # type: ignore[assignment]
-    """Caller: coordinator. Announce a job; the dealer compiles its program and answers its digest."""
+    Prepare: _aio.UnaryStreamMultiCallable[_dealer_pb2.PrepareDealerRequest, _dealer_pb2.PrepareDealerReply]  # type: ignore[assignment]
+    """Caller: coordinator. Announce a job; the dealer compiles its program and answers its digest.
+    Empty messages are signs of life; the last one is the answer.
+    """
     Abort: _aio.UnaryUnaryMultiCallable[_dealer_pb2.AbortDealingRequest, _dealer_pb2.AbortDealingReply]  # type: ignore[assignment]
     """Caller: coordinator. Forget a job and destroy its seeds and material."""
     Correlations: _aio.UnaryStreamMultiCallable[_dealer_pb2.CorrelationsRequest, _dealer_pb2.Material]  # type: ignore[assignment]
@@ -64,8 +68,10 @@ class DealerServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _dealer_pb2.PrepareDealerRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_dealer_pb2.PrepareDealerReply, _abc.Awaitable[_dealer_pb2.PrepareDealerReply]]:
-        """Caller: coordinator. Announce a job; the dealer compiles its program and answers its digest."""
+    ) -> _typing.Union[_abc.Iterator[_dealer_pb2.PrepareDealerReply], _abc.AsyncIterator[_dealer_pb2.PrepareDealerReply]]:
+        """Caller: coordinator. Announce a job; the dealer compiles its program and answers its digest.
+        Empty messages are signs of life; the last one is the answer.
+        """
 
     @_abc_1.abstractmethod
     def Abort(

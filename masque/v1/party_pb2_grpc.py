@@ -49,7 +49,22 @@ class PartyStub:
                 request_serializer=masque_dot_v1_dot_party__pb2.DeleteDatasetRequest.SerializeToString,
                 response_deserializer=masque_dot_v1_dot_party__pb2.DeleteDatasetReply.FromString,
                 _registered_method=True)
-        self.Prepare = channel.unary_unary(
+        self.Review = channel.unary_unary(
+                '/masque.v1.Party/Review',
+                request_serializer=masque_dot_v1_dot_party__pb2.ReviewRequest.SerializeToString,
+                response_deserializer=masque_dot_v1_dot_party__pb2.ReviewReply.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/masque.v1.Party/ListApprovals',
+                request_serializer=masque_dot_v1_dot_party__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=masque_dot_v1_dot_party__pb2.ListApprovalsReply.FromString,
+                _registered_method=True)
+        self.Approve = channel.unary_unary(
+                '/masque.v1.Party/Approve',
+                request_serializer=masque_dot_v1_dot_party__pb2.ApproveRequest.SerializeToString,
+                response_deserializer=masque_dot_v1_dot_party__pb2.ApproveReply.FromString,
+                _registered_method=True)
+        self.Prepare = channel.unary_stream(
                 '/masque.v1.Party/Prepare',
                 request_serializer=masque_dot_v1_dot_party__pb2.PreparePartyRequest.SerializeToString,
                 response_deserializer=masque_dot_v1_dot_party__pb2.PreparePartyReply.FromString,
@@ -59,10 +74,20 @@ class PartyStub:
                 request_serializer=masque_dot_v1_dot_party__pb2.RunRoundRequest.SerializeToString,
                 response_deserializer=masque_dot_v1_dot_party__pb2.RoundProgress.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/masque.v1.Party/Renew',
+                request_serializer=masque_dot_v1_dot_party__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=masque_dot_v1_dot_party__pb2.RenewLeaseReply.FromString,
+                _registered_method=True)
         self.Abort = channel.unary_unary(
                 '/masque.v1.Party/Abort',
                 request_serializer=masque_dot_v1_dot_party__pb2.AbortJobRequest.SerializeToString,
                 response_deserializer=masque_dot_v1_dot_party__pb2.AbortJobReply.FromString,
+                _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/masque.v1.Party/Forget',
+                request_serializer=masque_dot_v1_dot_party__pb2.ForgetJobRequest.SerializeToString,
+                response_deserializer=masque_dot_v1_dot_party__pb2.ForgetJobReply.FromString,
                 _registered_method=True)
         self.FetchSealed = channel.unary_stream(
                 '/masque.v1.Party/FetchSealed',
@@ -111,8 +136,30 @@ class PartyServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Review(self, request, context):
+        """Caller: coordinator. Would this party take part in the job, and does it wait for somebody's yes?
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """Caller: client. The jobs that the caller may say yes or no to, and that have not begun; and the
+        caller's word on one of them, the last of which counts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Approve(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Prepare(self, request, context):
-        """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers.
+        """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers. Empty
+        messages are signs of life; the last one is the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,8 +172,22 @@ class PartyServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """Caller: coordinator. It still wants this attempt, though it asks for nothing just now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Abort(self, request, context):
-        """Caller: coordinator. Give a job up; everything of it is destroyed.
+        """Caller: coordinator. Give an attempt up; everything of it is destroyed but its checkpoints.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forget(self, request, context):
+        """Caller: coordinator. The job has ended: its checkpoints are destroyed as well.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +242,22 @@ def add_PartyServicer_to_server(servicer, server):
                     request_deserializer=masque_dot_v1_dot_party__pb2.DeleteDatasetRequest.FromString,
                     response_serializer=masque_dot_v1_dot_party__pb2.DeleteDatasetReply.SerializeToString,
             ),
-            'Prepare': grpc.unary_unary_rpc_method_handler(
+            'Review': grpc.unary_unary_rpc_method_handler(
+                    servicer.Review,
+                    request_deserializer=masque_dot_v1_dot_party__pb2.ReviewRequest.FromString,
+                    response_serializer=masque_dot_v1_dot_party__pb2.ReviewReply.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=masque_dot_v1_dot_party__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=masque_dot_v1_dot_party__pb2.ListApprovalsReply.SerializeToString,
+            ),
+            'Approve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Approve,
+                    request_deserializer=masque_dot_v1_dot_party__pb2.ApproveRequest.FromString,
+                    response_serializer=masque_dot_v1_dot_party__pb2.ApproveReply.SerializeToString,
+            ),
+            'Prepare': grpc.unary_stream_rpc_method_handler(
                     servicer.Prepare,
                     request_deserializer=masque_dot_v1_dot_party__pb2.PreparePartyRequest.FromString,
                     response_serializer=masque_dot_v1_dot_party__pb2.PreparePartyReply.SerializeToString,
@@ -191,10 +267,20 @@ def add_PartyServicer_to_server(servicer, server):
                     request_deserializer=masque_dot_v1_dot_party__pb2.RunRoundRequest.FromString,
                     response_serializer=masque_dot_v1_dot_party__pb2.RoundProgress.SerializeToString,
             ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=masque_dot_v1_dot_party__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=masque_dot_v1_dot_party__pb2.RenewLeaseReply.SerializeToString,
+            ),
             'Abort': grpc.unary_unary_rpc_method_handler(
                     servicer.Abort,
                     request_deserializer=masque_dot_v1_dot_party__pb2.AbortJobRequest.FromString,
                     response_serializer=masque_dot_v1_dot_party__pb2.AbortJobReply.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=masque_dot_v1_dot_party__pb2.ForgetJobRequest.FromString,
+                    response_serializer=masque_dot_v1_dot_party__pb2.ForgetJobReply.SerializeToString,
             ),
             'FetchSealed': grpc.unary_stream_rpc_method_handler(
                     servicer.FetchSealed,
@@ -309,7 +395,7 @@ class Party:
             _registered_method=True)
 
     @staticmethod
-    def Prepare(request,
+    def Review(request,
             target,
             options=(),
             channel_credentials=None,
@@ -320,6 +406,87 @@ class Party:
             timeout=None,
             metadata=None):
         return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/masque.v1.Party/Review',
+            masque_dot_v1_dot_party__pb2.ReviewRequest.SerializeToString,
+            masque_dot_v1_dot_party__pb2.ReviewReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/masque.v1.Party/ListApprovals',
+            masque_dot_v1_dot_party__pb2.ListApprovalsRequest.SerializeToString,
+            masque_dot_v1_dot_party__pb2.ListApprovalsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Approve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/masque.v1.Party/Approve',
+            masque_dot_v1_dot_party__pb2.ApproveRequest.SerializeToString,
+            masque_dot_v1_dot_party__pb2.ApproveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prepare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/masque.v1.Party/Prepare',
@@ -363,6 +530,33 @@ class Party:
             _registered_method=True)
 
     @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/masque.v1.Party/Renew',
+            masque_dot_v1_dot_party__pb2.RenewLeaseRequest.SerializeToString,
+            masque_dot_v1_dot_party__pb2.RenewLeaseReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Abort(request,
             target,
             options=(),
@@ -379,6 +573,33 @@ class Party:
             '/masque.v1.Party/Abort',
             masque_dot_v1_dot_party__pb2.AbortJobRequest.SerializeToString,
             masque_dot_v1_dot_party__pb2.AbortJobReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/masque.v1.Party/Forget',
+            masque_dot_v1_dot_party__pb2.ForgetJobRequest.SerializeToString,
+            masque_dot_v1_dot_party__pb2.ForgetJobReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,12 +39,25 @@ class PartyStub:
     """Caller: client, coordinator. Public metadata of the data sets here."""
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_party_pb2.DeleteDatasetRequest, _party_pb2.DeleteDatasetReply]
     """Caller: client, the owner of the data set."""
-    Prepare: _grpc.UnaryUnaryMultiCallable[_party_pb2.PreparePartyRequest, _party_pb2.PreparePartyReply]
-    """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers."""
+    Review: _grpc.UnaryUnaryMultiCallable[_party_pb2.ReviewRequest, _party_pb2.ReviewReply]
+    """Caller: coordinator. Would this party take part in the job, and does it wait for somebody's yes?"""
+    ListApprovals: _grpc.UnaryUnaryMultiCallable[_party_pb2.ListApprovalsRequest, _party_pb2.ListApprovalsReply]
+    """Caller: client. The jobs that the caller may say yes or no to, and that have not begun; and the
+    caller's word on one of them, the last of which counts.
+    """
+    Approve: _grpc.UnaryUnaryMultiCallable[_party_pb2.ApproveRequest, _party_pb2.ApproveReply]
+    Prepare: _grpc.UnaryStreamMultiCallable[_party_pb2.PreparePartyRequest, _party_pb2.PreparePartyReply]
+    """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers. Empty
+    messages are signs of life; the last one is the answer.
+    """
     RunRound: _grpc.UnaryStreamMultiCallable[_party_pb2.RunRoundRequest, _party_pb2.RoundProgress]
     """Caller: coordinator. Run training round k, the next one; sends progress, at last `done`."""
+    Renew: _grpc.UnaryUnaryMultiCallable[_party_pb2.RenewLeaseRequest, _party_pb2.RenewLeaseReply]
+    """Caller: coordinator. It still wants this attempt, though it asks for nothing just now."""
     Abort: _grpc.UnaryUnaryMultiCallable[_party_pb2.AbortJobRequest, _party_pb2.AbortJobReply]
-    """Caller: coordinator. Give a job up; everything of it is destroyed."""
+    """Caller: coordinator. Give an attempt up; everything of it is destroyed but its checkpoints."""
+    Forget: _grpc.UnaryUnaryMultiCallable[_party_pb2.ForgetJobRequest, _party_pb2.ForgetJobReply]
+    """Caller: coordinator. The job has ended: its checkpoints are destroyed as well."""
     FetchSealed: _grpc.UnaryStreamMultiCallable[_party_pb2.FetchSealedRequest, _party_pb2.SealedChunk]
     """Caller: coordinator. What the job promised, each item encrypted to its recipient; and for no
     recipient, what the party signs for the receipt (masque/wire/receipts.py).
@@ -70,12 +83,25 @@ class PartyAsyncStub(PartyStub):
     """Caller: client, coordinator. Public metadata of the data sets here."""
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_party_pb2.DeleteDatasetRequest, _party_pb2.DeleteDatasetReply]  # type: ignore[assignment]
     """Caller: client, the owner of the data set."""
-    Prepare: _aio.UnaryUnaryMultiCallable[_party_pb2.PreparePartyRequest, _party_pb2.PreparePartyReply]  # type: ignore[assignment]
-    """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers."""
+    Review: _aio.UnaryUnaryMultiCallable[_party_pb2.ReviewRequest, _party_pb2.ReviewReply]  # type: ignore[assignment]
+    """Caller: coordinator. Would this party take part in the job, and does it wait for somebody's yes?"""
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_party_pb2.ListApprovalsRequest, _party_pb2.ListApprovalsReply]  # type: ignore[assignment]
+    """Caller: client. The jobs that the caller may say yes or no to, and that have not begun; and the
+    caller's word on one of them, the last of which counts.
+    """
+    Approve: _aio.UnaryUnaryMultiCallable[_party_pb2.ApproveRequest, _party_pb2.ApproveReply]  # type: ignore[assignment]
+    Prepare: _aio.UnaryStreamMultiCallable[_party_pb2.PreparePartyRequest, _party_pb2.PreparePartyReply]  # type: ignore[assignment]
+    """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers. Empty
+    messages are signs of life; the last one is the answer.
+    """
     RunRound: _aio.UnaryStreamMultiCallable[_party_pb2.RunRoundRequest, _party_pb2.RoundProgress]  # type: ignore[assignment]
     """Caller: coordinator. Run training round k, the next one; sends progress, at last `done`."""
+    Renew: _aio.UnaryUnaryMultiCallable[_party_pb2.RenewLeaseRequest, _party_pb2.RenewLeaseReply]  # type: ignore[assignment]
+    """Caller: coordinator. It still wants this attempt, though it asks for nothing just now."""
     Abort: _aio.UnaryUnaryMultiCallable[_party_pb2.AbortJobRequest, _party_pb2.AbortJobReply]  # type: ignore[assignment]
-    """Caller: coordinator. Give a job up; everything of it is destroyed."""
+    """Caller: coordinator. Give an attempt up; everything of it is destroyed but its checkpoints."""
+    Forget: _aio.UnaryUnaryMultiCallable[_party_pb2.ForgetJobRequest, _party_pb2.ForgetJobReply]  # type: ignore[assignment]
+    """Caller: coordinator. The job has ended: its checkpoints are destroyed as well."""
     FetchSealed: _aio.UnaryStreamMultiCallable[_party_pb2.FetchSealedRequest, _party_pb2.SealedChunk]  # type: ignore[assignment]
     """Caller: coordinator. What the job promised, each item encrypted to its recipient; and for no
     recipient, what the party signs for the receipt (masque/wire/receipts.py).
@@ -118,12 +144,39 @@ class PartyServicer(metaclass=_abc_1.ABCMeta):
         """Caller: client, the owner of the data set."""
 
     @_abc_1.abstractmethod
+    def Review(
+        self,
+        request: _party_pb2.ReviewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_party_pb2.ReviewReply, _abc.Awaitable[_party_pb2.ReviewReply]]:
+        """Caller: coordinator. Would this party take part in the job, and does it wait for somebody's yes?"""
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _party_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_party_pb2.ListApprovalsReply, _abc.Awaitable[_party_pb2.ListApprovalsReply]]:
+        """Caller: client. The jobs that the caller may say yes or no to, and that have not begun; and the
+        caller's word on one of them, the last of which counts.
+        """
+
+    @_abc_1.abstractmethod
+    def Approve(
+        self,
+        request: _party_pb2.ApproveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_party_pb2.ApproveReply, _abc.Awaitable[_party_pb2.ApproveReply]]: ...
+
+    @_abc_1.abstractmethod
     def Prepare(
         self,
         request: _party_pb2.PreparePartyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_party_pb2.PreparePartyReply, _abc.Awaitable[_party_pb2.PreparePartyReply]]:
-        """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers."""
+    ) -> _typing.Union[_abc.Iterator[_party_pb2.PreparePartyReply], _abc.AsyncIterator[_party_pb2.PreparePartyReply]]:
+        """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers. Empty
+        messages are signs of life; the last one is the answer.
+        """
 
     @_abc_1.abstractmethod
     def RunRound(
@@ -134,12 +187,28 @@ class PartyServicer(metaclass=_abc_1.ABCMeta):
         """Caller: coordinator. Run training round k, the next one; sends progress, at last `done`."""
 
     @_abc_1.abstractmethod
+    def Renew(
+        self,
+        request: _party_pb2.RenewLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_party_pb2.RenewLeaseReply, _abc.Awaitable[_party_pb2.RenewLeaseReply]]:
+        """Caller: coordinator. It still wants this attempt, though it asks for nothing just now."""
+
+    @_abc_1.abstractmethod
     def Abort(
         self,
         request: _party_pb2.AbortJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_party_pb2.AbortJobReply, _abc.Awaitable[_party_pb2.AbortJobReply]]:
-        """Caller: coordinator. Give a job up; everything of it is destroyed."""
+        """Caller: coordinator. Give an attempt up; everything of it is destroyed but its checkpoints."""
+
+    @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _party_pb2.ForgetJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_party_pb2.ForgetJobReply, _abc.Awaitable[_party_pb2.ForgetJobReply]]:
+        """Caller: coordinator. The job has ended: its checkpoints are destroyed as well."""
 
     @_abc_1.abstractmethod
     def FetchSealed(

@@ -26,7 +26,7 @@ from typing import Self
 
 import grpc
 
-from masque.errors import JobFailed, MasqueError, ProtocolError, Unavailable
+from masque.errors import Conflict, JobFailed, MasqueError, ProtocolError, Unavailable, passing
 from masque.wire.binding import Binding
 from masque.wire.failures import translate
 from masque.wire.frames import Assembly, Buffer, check_greeting, chunks_of, frame
@@ -87,6 +87,8 @@ class PeerExchange:
         self._awaited: tuple[Callable[[], None], float] | None = None
         self.rounds = 0
         """Swaps finished so far."""
+        self.awaits: str | None = None
+        """The party whose message a swap waits for."""
 
     @property
     def traffic(self) -> dict[str, Traffic]:
@@ -205,6 +207,7 @@ class PeerExchange:
     def _receive(self, link: Link) -> bytes:
         start = time.monotonic()
         patience = _DEAF if link.deaf else self._patience
+        self.awaits = link.peer
         self._awaited = (link.stop_receiving, start + patience)
         try:
             message = link.receive()
@@ -215,9 +218,11 @@ class PeerExchange:
         except grpc.RpcError as error:
             raise self._explain(link, error) from None
         link.traffic.waited += time.monotonic() - start
+        self.awaits = None
         return message
 
     def _connect(self, link: Link, until: float) -> None:
+        cut: MasqueError | None = None
         while True:
             link.dial(self._binding, self._lifetime)
             self._awaited = (link.stop_receiving, until)
@@ -229,9 +234,12 @@ class PeerExchange:
                 raise self._ended_early(link) from None
             except (grpc.RpcError, MasqueError) as error:
                 reason = self._reason(link, error)
+                if cut is not None and type(reason) is Conflict:
+                    raise cut from None  # the peer had taken the call that was cut off
                 late = time.monotonic() + _RETRY > until
                 if type(reason) is not Unavailable or late or self._over.wait(_RETRY):
                     raise reason from None
+                cut = reason
             else:
                 return
 
@@ -306,6 +314,7 @@ class PeerExchange:
             reporter=name,
             job=self._binding.job,
             swap=self.rounds,
+            again=passing(error) or None,
         )
 
     def _fail(self, error: Exception) -> MasqueError:
@@ -328,3 +337,6 @@ class PeerExchange:
             self._registration.close(told)
         for link in self._links:
             link.hang_up()
+        if self.awaits is None:  # otherwise the thread that receives sees the end
+            for link in self._links:
+                link.drain()

@@ -16,7 +16,7 @@ Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 
 NON_BLOCKING = "experimental_non_blocking"
 """gRPC's mark of a handler that is also given a function, by which it sends its responses itself
-from whatever thread it likes; gRPC's own health service and `masque.wire.streams` use it."""
+from whatever thread it likes; `masque.wire.health` and `masque.wire.streams` use it."""
 
 Guard = Callable[[str, grpc.ServicerContext], None]
 """Runs before the handler of a method; raises to keep the handler from running."""

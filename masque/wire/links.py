@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,3 +68,14 @@ class Link:
         """End the call to the peer; a `receive` that waits raises."""
         if self.call is not None:
             self.call.cancel()
+
+    def drain(self) -> None:
+        """Let gRPC see the end of a call that was cancelled, or it keeps the connection for ever.
+
+        What a call of a single thread still has to be told, nobody else takes. Only while no
+        `receive` waits.
+        """
+        state = getattr(self.call, "_state", None)
+        with contextlib.suppress(KeyError):  # gRPC's, of a connection that is gone with its events
+            while state is not None and state.due:
+                self.call._consume_next_event()

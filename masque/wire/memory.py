@@ -8,12 +8,15 @@ job runs, and goes back when it is over.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # parameters of glibc's mallopt
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 KEPT = (1 << 31) - 1
 """Bytes of free heap that a process keeps: as many as can be said."""
 
@@ -39,6 +42,19 @@ def keep_freed() -> bool:
     # One arena: those of other threads return memory as soon as it is free, whatever is asked.
     asked = {_MMAP_MAX: 0, _TRIM_THRESHOLD: KEPT, _ARENA_MAX: 1}
     return all([bool(library.mallopt(name, wanted)) for name, wanted in asked.items()])
+
+
+def of_this_machine() -> int:
+    """Bytes of memory that there are: the machine's, or its container's if that is less."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in _LIMITS:
+        try:
+            text = Path(path).read_text("ascii").strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            found = min(found, int(text))
+    return found
 
 
 def give_back_soon(seconds: float = 2.0) -> None:

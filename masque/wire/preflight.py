@@ -8,11 +8,13 @@ answers, whether ours is accepted; and finally asks for the service's health.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 from cryptography import x509
@@ -28,6 +30,21 @@ from masque.wire.tls import Credentials, open_channel
 
 PATIENCE = 3.0
 """Seconds that each step may take."""
+
+
+class _Connection(ssl.SSLSocket):
+    """TLS whose socket is closed also when the peer is gone before it begins.
+
+    Python looks for the peer first, and leaves the socket open when there is none any more.
+    """
+
+    def getpeername(self) -> Any:
+        try:
+            return super().getpeername()
+        except OSError as error:
+            self.close()
+            gone = errno.ECONNRESET
+            raise ConnectionResetError(gone, os.strerror(gone)) from error
 
 
 def check(
@@ -86,10 +103,16 @@ def check_connection(
     return seen
 
 
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslsocket_class = _Connection
+    return context
+
+
 def _check_tls(
     plain: socket.socket, credentials: Credentials, expected: Identity, address: str
 ) -> x509.Certificate:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _context()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=credentials.authority_pem.decode())
     context.set_alpn_protocols(["h2"])
@@ -128,7 +151,7 @@ def _doubtful(
 
 def _who_answers(address: str, patience: float) -> Identity | None:
     """The identity that a server claims, unverified: for an error text only."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:

@@ -14,21 +14,22 @@ key can show no other share than that. It does not prove that the party has comp
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from masque.data.table import TableInfo, canonical_json
+from masque.data.table import canonical_json, table_digest
 from masque.errors import IdentityError, InputError, MasqueError
 from masque.jobs import chain
 from masque.jobs.bound import BoundJob, read_bound
 from masque.jobs.chain import Head, Line
+from masque.jobs.conditions import Statement
 from masque.jobs.ledger import Ledger
 from masque.version import __version__
 from masque.wire.certificates import read_der, utc_now, verify
+from masque.wire.conditions import believe, check_of_upload
 from masque.wire.identity import Identity, Role
 from masque.wire.keyfiles import read_file
 from masque.wire.ledgers import CertificateSigner, check_head, decoded, moment, verify_ledger
@@ -50,12 +51,16 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Receipt:
-    """A receipt that was verified; `parties` in the order of the job."""
+    """A receipt that was verified; `parties` in the order of the job.
+
+    `conditions`: what owners had signed for their data sets, of those that had conditions.
+    """
 
     bound: BoundJob
     parties: tuple[Json, ...]
     content: Json
     notes: tuple[str, ...]
+    conditions: tuple[Statement, ...] = ()
 
     @property
     def disclosures(self) -> list[Json]:
@@ -66,11 +71,6 @@ class Receipt:
     def bits(self) -> int:
         """Of all disclosures together, each counted once."""
         return sum(int(item["bits"]) for item in self.disclosures)
-
-
-def table_digest(info: TableInfo) -> str:
-    """SHA-256 (hex) of a data set's public description."""
-    return hashlib.sha256(canonical_json(info.model_dump(mode="json"))).hexdigest()
 
 
 def make_statement(
@@ -153,13 +153,14 @@ def verify_receipt(content: Any, trust: Trust) -> Receipt:
         notes: list[str] = []
         found = [_verify_statement(item, trust, notes) for item in signed]
         _check_parties(bound, found)
+        conditions = tuple(_verify_conditions(bound, trust))
         statements = tuple(statement for _, statement in found)
         for statement in statements:
             _check_statement(bound, statement, statements[0])
             notes += _other_versions(statement, statements[0])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise _bad("a part of it is missing or of the wrong kind") from None
-    return Receipt(bound, statements, content, tuple(notes))
+    return Receipt(bound, statements, content, tuple(notes), conditions)
 
 
 def check_ledger(receipt: Receipt, path: Path, trust: Trust) -> tuple[Identity, tuple[str, ...]]:
@@ -221,6 +222,22 @@ def _verify_statement(item: Json, trust: Trust, notes: list[str]) -> tuple[Ident
             f"statement itself tells, {at:%Y-%m-%d %H:%M} UTC"
         )
     return identity, statement
+
+
+def _verify_conditions(bound: BoundJob, trust: Trust) -> Iterator[Statement]:
+    """Certificates are judged at the time of signing. Raises IdentityError."""
+    for table in bound.shared:
+        if table.conditions:
+            found = believe(table.conditions, trust, then=True)
+            check_of_upload(
+                found,
+                owner=found.owner,
+                dataset=table.name,
+                upload=table.upload,
+                info=table.info,
+                party=bound.parties[0],
+            )
+            yield found
 
 
 def _check_parties(bound: BoundJob, found: list[tuple[Identity, Json]]) -> None:

@@ -20,7 +20,7 @@ from typing import Protocol, Self
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from masque.errors import Conflict, InputError, MasqueError
 from masque.v1.trust_pb2_grpc import add_TrustServicer_to_server
@@ -30,6 +30,7 @@ from masque.wire.callers import Callers
 from masque.wire.calls import Calls
 from masque.wire.failures import report
 from masque.wire.handlers import Gate
+from masque.wire.health import Health
 from masque.wire.identity import ROLES, Role
 from masque.wire.publishing import PERMISSIONS, TrustService
 from masque.wire.tls import MAX_MESSAGE, Credentials, server_options
@@ -55,8 +56,6 @@ THREADS = 32
 INSTALLED = 1.0
 """Seconds within which certificates and revocation lists that were put on disk are noticed."""
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = structlog.get_logger("masque.wire")
 
 
@@ -99,8 +98,7 @@ class Server:
         self._on_stop: list[Callable[[], None]] = []
         self._stopped: threading.Event | None = None
         self._lock = threading.Lock()
-        self._health = health.HealthServicer()
-        self._health.set("", _NOT_SERVING)
+        self._health = Health()
         self.serving = False
         self._threads = futures.ThreadPoolExecutor(threads, f"{self.identity.name}-rpc")
         self.calls = Calls()
@@ -150,7 +148,7 @@ class Server:
     def ready(self, serving: bool = True) -> None:
         """Let the health check say SERVING, or NOT_SERVING when work is impossible for now."""
         self.serving = serving
-        self._health.set("", _SERVING if serving else _NOT_SERVING)
+        self._health.set(serving=serving)
 
     def finishing(self, work: Work) -> None:
         """Let `work` go on for a while when a signal stops the service."""
@@ -173,7 +171,7 @@ class Server:
         with self._lock:
             if self._stopped is None:
                 self.serving = False
-                self._health.enter_graceful_shutdown()
+                self._health.stop()
                 self._drain(patience)
                 for callback in self._on_stop:
                     callback()

@@ -7,7 +7,7 @@ stream per pair, client streams, asyncio), this wakes the fewest threads:
 - the **receiver** is the client of a unary-stream call on a channel with the option
   `SingleThreadedUnaryStream`, so that `next(call)` waits for the network itself;
 - the **sender** is a handler marked `experimental_non_blocking`, to which gRPC hands a function
-  that sends a response from whatever thread calls it, as gRPC's own health service uses it.
+  that sends a response from whatever thread calls it, as `masque.wire.health` uses it.
 
 Should a future gRPC, or something between gRPC and the handler, not know that mark, the handler is
 called without the function. It then returns a generator that a thread of the server drains through

@@ -59,6 +59,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(root, create_authority(root / "authority", PROJECT))
 
 
+@pytest.fixture(params=[True, False], ids=["direct", "queued"])
+def pair(project: Project, request: pytest.FixtureRequest) -> Iterator[Ring]:
+    from tests.wire.parties import ring
+
+    with ring(project, 2, direct=request.param) as two:
+        yield two
+
+
+@pytest.fixture
+def three(project: Project) -> Iterator[Ring]:
+    from tests.wire.parties import ring
+
+    with ring(project, 3) as parties:
+        yield parties
+
+
 @pytest.fixture(scope="session")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Another authority for a project of the same name: an impostor."""
@@ -66,7 +82,9 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(root, create_authority(root / "authority", PROJECT))
 
 
-if TYPE_CHECKING:  # generic in the stubs only
+if TYPE_CHECKING:  # a handler is generic in the stubs only
+    from tests.wire.parties import Ring
+
     GenericHandler = grpc.GenericRpcHandler[bytes, bytes]
 else:
     GenericHandler = grpc.GenericRpcHandler

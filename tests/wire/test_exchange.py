@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from masque.errors import Conflict, JobFailed, MasqueError, ProtocolError, Unavailable
+from masque.errors import JobFailed, MasqueError, ProtocolError, Unavailable
 from masque.wire.exchange import DIRECT, PeerExchange
 from masque.wire.frames import CHUNK, frame
 from masque.wire.identity import Identity, Role
@@ -20,18 +19,6 @@ from tests.wire.conftest import PROJECT, Project
 from tests.wire.parties import NAMES, Ring, ring
 
 SIZES = (0, 1, 64, 4096, CHUNK - 1, CHUNK, CHUNK + 1, 5_000_001)
-
-
-@pytest.fixture(params=[True, False], ids=["direct", "queued"])
-def pair(project: Project, request: pytest.FixtureRequest) -> Iterator[Ring]:
-    with ring(project, 2, direct=request.param) as two:
-        yield two
-
-
-@pytest.fixture
-def three(project: Project) -> Iterator[Ring]:
-    with ring(project, 3) as parties:
-        yield parties
 
 
 def payload(index: int, position: int, size: int) -> bytes:
@@ -286,14 +273,6 @@ def test_the_last_swap_never_fails_because_a_peer_closes_first(pair: Ring) -> No
         assert pair.run(work) == [b"1", b"0"]
 
 
-def test_an_attempt_is_used_once(pair: Ring) -> None:
-    pair.run(lambda index, exchange: exchange.swap(b"x"))
-    for error in pair.run(lambda index, exchange: exchange.swap(b"x")):
-        assert isinstance(error, Conflict)
-        assert "Attempt 1 of job 'job'" in str(error)
-        assert "next attempt 2" in str(error)
-
-
 def test_a_closed_exchange_swaps_no_more(pair: Ring) -> None:
     def work(index: int, exchange: PeerExchange) -> None:
         exchange.close()
@@ -306,23 +285,6 @@ def test_a_closed_exchange_swaps_no_more(pair: Ring) -> None:
         assert "closed" in str(error)
 
 
-def test_a_party_that_never_opens_is_named(three: Ring) -> None:
-    results = three.run(lambda index, exchange: None, [0, 1], opening=1.0)
-    assert all(isinstance(error, MasqueError) for error in results)
-    assert any(isinstance(e, Unavailable) and e.where["party"] == "cyd" for e in results)
-    for error in results:
-        assert "cyd" in str(error)
-
-
-def test_nobody_listens_where_the_peer_should_be(project: Project) -> None:
-    with ring(project, 2) as two:
-        two.sites[1].server.stop(0).wait()
-        (error,) = two.run(lambda index, exchange: None, [0], opening=1.0)
-    assert isinstance(error, Unavailable)
-    assert "arty 'ben' does not answer" in str(error)
-    assert "Job 'job', opening" in str(error)
-
-
 def test_a_stopping_hub_ends_its_exchanges(pair: Ring) -> None:
     def work(index: int, exchange: PeerExchange) -> None:
         exchange.swap(b"x")
@@ -333,24 +295,6 @@ def test_a_stopping_hub_ends_its_exchanges(pair: Ring) -> None:
     told, _ = pair.run(work)
     assert isinstance(told, MasqueError)
     assert "Party 'ben' is stopping." in str(told)
-
-
-def test_an_abort_before_opening_is_final(pair: Ring) -> None:
-    with pair.exchange(0) as exchange:
-        exchange.abort("Too many jobs.")
-        with pytest.raises(JobFailed, match="Too many jobs"):
-            exchange.open()
-    assert not pair.sites[0].hub._open
-
-
-def test_an_abort_ends_the_opening(pair: Ring) -> None:
-    with pair.exchange(0, opening=20.0) as exchange:
-        threading.Timer(0.4, exchange.abort, ("The job was cancelled.",)).start()
-        began = time.monotonic()
-        with pytest.raises(JobFailed, match="The job was cancelled"):
-            exchange.open()
-        assert time.monotonic() - began < 5
-    assert not pair.sites[0].hub._open
 
 
 def test_nothing_is_left_behind(pair: Ring) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -139,3 +141,27 @@ def test_nothing_and_nonsense(project: Project) -> None:
         assert isinstance(error, Unavailable) and "does not speak TLS" in str(error)
     error = reason("no-such-host.invalid:7000", dealer, party)
     assert isinstance(error, Unavailable) and "host name has no address" in str(error)
+
+
+def test_a_peer_that_leaves_before_tls_begins_leaves_no_socket_open(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    connect = socket.create_connection
+
+    def reset_by_peer(address: tuple[str, int], timeout: float) -> socket.socket:
+        with socket.create_server(address) as server:
+            plain = connect(server.getsockname(), timeout)
+            connection, _ = server.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+        opened.append(plain.fileno())
+        return plain
+
+    monkeypatch.setattr(socket, "create_connection", reset_by_peer)
+    expected = Identity("demo", Role.PARTY, "a")
+    with pytest.raises(Unavailable) as caught:
+        check("127.0.0.1:0", expected, project.credentials("party", "b"))
+    assert "Party 'a' at 127.0.0.1:0" in str(caught.value)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened[0])
