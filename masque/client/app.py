@@ -17,7 +17,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from masque.client import console
-from masque.client.commands import audit, config, data, demo, doctor, jobs, local, pki, plan
+from masque.client.commands import (
+    approve,
+    audit,
+    config,
+    data,
+    demo,
+    doctor,
+    jobs,
+    local,
+    pki,
+    plan,
+)
 from masque.client.commands.evidence import ledger_app, receipt_app
 from masque.client.commands.options import Json
 from masque.client.commands.provision import provision
@@ -50,6 +61,7 @@ app.command(epilog="Example: masque train job.yaml --watch")(jobs.train)
 app.command("jobs", epilog="Example: masque jobs --limit 5")(jobs.jobs)
 app.command(epilog="Example: masque watch breast-cancer-1f2e3d4c5b6a")(jobs.watch)
 app.command(epilog="Example: masque cancel breast-cancer-1f2e3d4c5b6a")(jobs.cancel)
+app.command(epilog="Example: masque approve breast-cancer-1f2e3d4c5b6a")(approve.approve)
 app.command(epilog="Example: masque result breast-cancer-1f2e3d4c5b6a --out model.onnx")(
     jobs.result
 )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from masque.client.services import BRIEF, Peer
 from masque.data.table import TableInfo, parse_table
-from masque.errors import NotFound
+from masque.errors import IdentityError, NotFound
 from masque.jobs.complaints import suggestion
+from masque.jobs.conditions import Conditions
 from masque.jobs.fit import SharedTable
 from masque.jobs.held import agreed_tables
 from masque.v1 import party_pb2 as messages
+from masque.wire.conditions import read_statement
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class DatasetView:
     info: TableInfo
     parties: tuple[str, ...]
     problem: str = ""
+    conditions: Conditions | None = None
 
 
 def held(party: Peer) -> list[Held]:
@@ -42,7 +46,12 @@ def held(party: Peer) -> list[Held]:
         reply = stub.ListDatasets(messages.ListDatasetsRequest(), timeout=BRIEF)
     return [
         Held(
-            SharedTable(name=d.name, upload=d.upload_id, info=parse_table(d.table_json)),
+            SharedTable(
+                name=d.name,
+                upload=d.upload_id,
+                info=parse_table(d.table_json),
+                conditions=d.conditions,
+            ),
             d.owner,
             d.created,
         )
@@ -65,10 +74,32 @@ def datasets(parties: Sequence[Peer]) -> list[DatasetView]:
         having = {p: h for p, held in found.items() for h in held if h.table.name == name}
         first = next(iter(having.values()))
         problem = next((text for text in problems if text.startswith(repr(name))), "")
+        rules, wrong = _rules(first.table)
+        problem = problem or wrong
         views.append(
-            DatasetView(name, first.owner, first.created, first.table.info, tuple(having), problem)
+            DatasetView(
+                name,
+                first.owner,
+                first.created,
+                first.table.info,
+                tuple(having),
+                problem,
+                rules,
+            )
         )
     return views
+
+
+def _rules(table: SharedTable) -> tuple[Conditions | None, str]:
+    """The conditions of a data set, and why they keep everybody from using it, if they do."""
+    if not table.conditions:
+        return None, ""
+    try:
+        rules = read_statement(table.conditions).conditions
+    except IdentityError:
+        return None, f"{table.name!r} has conditions that cannot be read here"
+    over = rules.expired(dt.datetime.now(dt.UTC))
+    return rules, f"{table.name!r} was for use until {rules.expires}" if over else ""
 
 
 def delete(parties: Sequence[Peer], name: str) -> tuple[str, ...]:

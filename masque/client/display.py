@@ -11,6 +11,7 @@ from masque.client import console
 
 if TYPE_CHECKING:
     from masque.client.jobs import JobEvent
+    from masque.jobs.record import Progress as Record
 
 Show = Callable[["JobEvent"], None]
 Count = Callable[[int, int, str], None]
@@ -32,7 +33,12 @@ def following(*, quiet: bool, stream: TextIO | None = None) -> Iterator[Show]:
 def describe(event: JobEvent) -> str:
     """One line about an event."""
     progress = event.progress
+    why = waiting(progress)
+    if why and not event.ended:
+        return f"{event.state} {why}" if why.startswith("for ") else f"{event.state}: {why}"
     parts = [event.state]
+    if event.state == "preparing" and progress.attempt > 1:
+        parts.append(f"attempt {progress.attempt}")
     if progress.of and event.state == "training":
         parts.append(f"round {progress.round} of {progress.of} ({progress.round_name})")
     if progress.exchanges:
@@ -43,18 +49,34 @@ def describe(event: JobEvent) -> str:
     return ", ".join(parts)
 
 
+def waiting(progress: Record) -> str:
+    """Why a job waits, for whom, and where it goes on; or how it ended, if that was badly."""
+    if not progress.reason or progress.state not in ("submitted", "waiting"):
+        return progress.reason
+    told = progress.culprit and progress.culprit not in progress.reason
+    text = f"for {progress.culprit}: {progress.reason}" if told else progress.reason
+    if progress.state == "submitted":
+        return text
+    of = f" of {progress.of}" if progress.of else ""
+    where = f"goes on after round {progress.round}{of}" if progress.round else "begins anew"
+    return f"{text}; then it {where}"
+
+
 def _lines(target: TextIO) -> Show:
-    """A line for every state, and for about ten of the training rounds."""
-    seen: set[tuple[str, int]] = set()
+    """A line for every state of an attempt, and for about ten of the training rounds."""
+    seen: set[tuple[int, str, int, str]] = set()
+    begun: set[int] = set()
 
     def show(event: JobEvent) -> None:
         progress = event.progress
         every = max(1, progress.of // 10)
         training = event.state == "training"
-        key = (event.state, progress.round if training else 0)
-        if key in seen or (training and progress.round % every and progress.round != 1):
+        key = (progress.attempt, event.state, progress.round if training else 0, progress.reason)
+        if key in seen or (training and progress.round % every and progress.attempt in begun):
             return
         seen.add(key)
+        if training:
+            begun.add(progress.attempt)
         print(f"  {describe(event)}", file=target, flush=True)
 
     return show
@@ -76,13 +98,16 @@ def _bar(target: TextIO) -> Iterator[Show]:
 
         def show(event: JobEvent) -> None:
             progress = event.progress
-            done = progress.of if event.state in ("finishing", "succeeded") else progress.round - 1
+            done = progress.of if event.state in ("finishing", "succeeded") else progress.round
+            if event.state == "training":
+                done -= 1
             bar.update(
                 task,
                 description=event.state,
                 total=progress.of or None,
                 completed=max(0, done),
-                detail=f"{progress.round_name} {console.size(progress.bytes_sent)}",
+                detail=waiting(progress)
+                or f"{progress.round_name} {console.size(progress.bytes_sent)}",
             )
 
         yield show

@@ -16,7 +16,7 @@ from masque.v1 import coordinator_pb2 as messages
 from masque.wire.failures import unpack
 from masque.wire.recipients import load_recipient
 
-SUBMIT = 60.0
+SUBMIT = 90.0
 WATCH = 7 * 24 * 3600.0
 """Seconds that one call may watch."""
 

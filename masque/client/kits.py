@@ -26,7 +26,7 @@ from masque.wire.revocation import LISTS_FILE
 STATE = "/var/lib/masque"
 POLICY = """\
 # What this party allows, written for the analysts of the project. It is yours to narrow: every
-# key is explained in docs/job.md, A party's policy.
+# key is explained in docs/policy.md.
 """
 CERTIFICATES = """\
 `masque pki request` makes the private key here. No .key file ever leaves this directory.

@@ -18,7 +18,7 @@ from masque.client.network_model import NetworkModel
 from masque.client.predictor import Floats, Predictor
 from masque.client.reading import read
 from masque.client.services import Peer
-from masque.client.sharing import Shared, send
+from masque.client.sharing import Attach, Shared, send
 from masque.data.encode import to_fixed
 from masque.data.shares import CHUNK_BYTES, Chunk
 from masque.data.table import PARAMETER_BOUND, LabelInfo, TableInfo, describe_model
@@ -47,9 +47,14 @@ class ModelStream:
 
 
 def share_model(
-    parties: Sequence[Peer], path: str | Path, name: str, *, replace: bool = False
+    parties: Sequence[Peer],
+    path: str | Path,
+    name: str,
+    *,
+    replace: bool = False,
+    conditions: Attach | None = None,
 ) -> Shared:
-    """Read the model, check it, split it, upload it.
+    """Read the model, check it, split it, upload it; `conditions` as for `sharing.share`.
 
     Raises InputError for a file that is no network or holds parameters that cannot be shared,
     Conflict for a name that exists, Unavailable.
@@ -59,7 +64,7 @@ def share_model(
     randomness = prg.reader(secrets.token_bytes(prg.SEED_SIZE))
     info = described(model, path)
     stream = ModelStream(info, len(parties), randomness, words)
-    return send(parties, stream, name, replace=replace)
+    return send(parties, stream, name, replace=replace, conditions=conditions)
 
 
 def network_in(path: str | Path) -> NetworkModel:

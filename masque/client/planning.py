@@ -71,7 +71,7 @@ def summed(name: str, parts: Sequence[Part]) -> Part:
 @dataclass(frozen=True)
 class Plan:
     """The parts in order, what the job opens, whose figures the time is by, what bounds the
-    values of a step, and what noise the model has, if any.
+    values of a step, what noise the model has, if any; bytes of memory a party needs at most.
     """
 
     job: str
@@ -83,6 +83,7 @@ class Plan:
     machine: Machine = field(default_factory=Machine)
     ranges: Ranges | None = None
     privacy: dict[str, float] = field(default_factory=dict)
+    memory: int = 0
 
     @property
     def total(self) -> Part:
@@ -96,6 +97,7 @@ class Plan:
             "parties": self.parties,
             "rows": self.rows,
             "features": self.features,
+            "memory_of_a_party": self.memory,
             "total": asdict(self.total),
             "training_rounds": [asdict(part) for part in self.parts],
             "openings": [
@@ -125,6 +127,7 @@ def plan(spec: JobSpec, tables: Iterable[SharedTable], parties: int, machine: Ma
     from masque.jobs.compile import compile_job, task_of
     from masque.ml.ranges import ranges
     from masque.mpc.cost import cost
+    from masque.mpc.footprint import footprint
 
     bound = bound_for_planning(spec, tables, parties)
     program = compile_job(bound)
@@ -141,6 +144,7 @@ def plan(spec: JobSpec, tables: Iterable[SharedTable], parties: int, machine: Ma
         machine,
         ranges(task_of(bound)),
         privacy_of(bound, program),
+        footprint(program),
     )
 
 

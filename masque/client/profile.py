@@ -18,24 +18,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
 from masque.errors import NotFound
 from masque.jobs import document
 from masque.jobs.complaints import Complaint, refusal, validated
-from masque.jobs.section import Section
+from masque.jobs.section import Section, listed
 from masque.wire.identity import Identity, Role
 from masque.wire.settings import DnsName, PathField, PeerSettings, TlsSettings
 from masque.wire.tls import Credentials, find_credentials, load_credentials
 
 VARIABLE = "MASQUE_PROFILE"
 """The environment variable that names the profile when no option does."""
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 class Profile(Section):
@@ -50,7 +46,7 @@ class Profile(Section):
     coordinator: PeerSettings = Field(examples=["{name: coordinator, address: 127.0.0.1:7000}"])
     dealer: PeerSettings | None = None
     parties: Annotated[
-        tuple[PeerSettings, ...], BeforeValidator(_listed), Field(min_length=2, max_length=64)
+        tuple[PeerSettings, ...], BeforeValidator(listed), Field(min_length=2, max_length=64)
     ] = Field(examples=["[{name: party-a, address: 127.0.0.1:7002}, ...]"])
     recipients: PathField = Field(examples=["recipients"])
 

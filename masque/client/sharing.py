@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,9 +24,12 @@ from masque.data.chunks import checksum
 from masque.data.shares import Chunk, Progress, share_stream
 from masque.data.table import TableInfo
 from masque.errors import MasqueError, SpecError
+from masque.jobs.conditions import Conditions
 from masque.jobs.section import NAME
 from masque.mpc import prg
 from masque.v1 import party_pb2 as messages
+from masque.wire import conditions as signed
+from masque.wire.tls import Credentials
 
 WAITING = 4
 """Chunks that wait for one party at most."""
@@ -74,25 +77,53 @@ def share(
     name: str,
     *,
     replace: bool = False,
+    conditions: Attach | None = None,
     progress: Progress | None = None,
 ) -> Shared:
     """Check the file, split it, upload it. Memory stays bounded whatever the file's size.
 
+    `conditions` signs what its owner allows for the upload (`signing`).
     Raises DataError naming file, row and column; Conflict for a name that exists; Unavailable.
     """
     _check_name(name)
     seed = prg.reader(secrets.token_bytes(prg.SEED_SIZE))
     stream = share_stream(path, schemas.load(schema), len(parties), seed, progress=progress)
-    return send(parties, stream, name, replace=replace)
+    return send(parties, stream, name, replace=replace, conditions=conditions)
 
 
-def send(parties: Sequence[Peer], stream: Stream, name: str, *, replace: bool = False) -> Shared:
-    """Upload what is split already. Raises Conflict for a name that exists; Unavailable."""
+Attach = Callable[[str, str, TableInfo, Sequence[str]], str]
+"""Signs conditions: name, upload, description and parties of a data set in, text out."""
+
+
+def signing(conditions: Conditions, credentials: Credentials) -> Attach:
+    """The conditions of a data set's owner, to be signed by its key for the upload."""
+
+    def attach(name: str, upload: str, info: TableInfo, parties: Sequence[str]) -> str:
+        return signed.attach(
+            conditions, credentials, dataset=name, upload=upload, info=info, parties=parties
+        )
+
+    return attach
+
+
+def send(
+    parties: Sequence[Peer],
+    stream: Stream,
+    name: str,
+    *,
+    replace: bool = False,
+    conditions: Attach | None = None,
+) -> Shared:
+    """Upload what is split already.
+
+    Raises Conflict for a name that exists, or whose conditions would be lost; Unavailable.
+    """
     _check_name(name)
-    _check_free(parties, name, replace)
-    upload_id = secrets.token_hex(16)
-    _send(parties, stream, name, upload_id, replace)
-    return Shared(name, upload_id, stream.info, tuple(party.name for party in parties))
+    _check_free(parties, name, replace, conditions is not None)
+    upload_id, names = secrets.token_hex(16), tuple(party.name for party in parties)
+    text = conditions(name, upload_id, stream.info, names) if conditions else ""
+    _send(parties, stream, name, upload_id, replace, text)
+    return Shared(name, upload_id, stream.info, names)
 
 
 def _check_name(name: str) -> None:
@@ -106,17 +137,24 @@ def _check_name(name: str) -> None:
         )
 
 
-def _check_free(parties: Sequence[Peer], name: str, replace: bool) -> None:
+def _check_free(parties: Sequence[Peer], name: str, replace: bool, conditioned: bool) -> None:
     """Ask before a long upload what each party would say after it."""
     from masque.errors import Conflict
 
     for party in parties:
         with party.calling() as stub:
             reply = stub.ListDatasets(messages.ListDatasetsRequest(), timeout=BRIEF)
-        if not replace and any(found.name == name for found in reply.datasets):
+        there = [found for found in reply.datasets if found.name == name]
+        if there and not replace:
             raise Conflict(
                 f"The data set {name!r} exists already at {party.identity}.",
                 hint="Choose another name, or replace it with --replace.",
+                dataset=name,
+            )
+        if there and there[0].conditions and not conditioned:
+            raise Conflict(
+                f"The data set {name!r} has conditions at {party.identity}, and would lose them.",
+                hint="Give them again with --conditions; or delete it first, if they are to go.",
                 dataset=name,
             )
 
@@ -145,7 +183,7 @@ class _Upload:
 
     def settle(self) -> None:
         """Wait until everything has been taken."""
-        while not (self._waiting.empty() and self._idle.wait(0.05)):
+        while not (self._idle.wait(0.05) and self._waiting.empty()):
             self.check()
         self.check()
 
@@ -185,14 +223,19 @@ class _Upload:
 
 
 def _send(
-    parties: Sequence[Peer], stream: Stream, name: str, upload_id: str, replace: bool
+    parties: Sequence[Peer],
+    stream: Stream,
+    name: str,
+    upload_id: str,
+    replace: bool,
+    conditions: str,
 ) -> None:
     timeout = _PATIENCE + stream.info.share_bytes / SLOWEST
     uploads = [_Upload(party, timeout) for party in parties]
     committed: list[Peer] = []
     try:
         for index, upload in enumerate(uploads):
-            upload.put(_header(stream, index, name, upload_id, replace))
+            upload.put(_header(stream, index, name, upload_id, replace, conditions))
         for chunk in stream.chunks():
             for index, upload in enumerate(uploads):
                 upload.put(_chunk(chunk, index))
@@ -212,7 +255,7 @@ def _send(
 
 
 def _header(
-    stream: Stream, index: int, name: str, upload_id: str, replace: bool
+    stream: Stream, index: int, name: str, upload_id: str, replace: bool, conditions: str
 ) -> messages.UploadMessage:
     words: list[int] = []
     if stream.identifiers is not None:
@@ -224,6 +267,7 @@ def _header(
             table_json=stream.info.model_dump_json(),
             replace=replace,
             identifiers=words,
+            conditions=conditions,
         )
     )
 

@@ -1,4 +1,4 @@
-"""Jobs one after the other: submitted, bound to what the parties hold, and run."""
+"""Jobs in their order: submitted, bound to what the parties hold, and run as there is room."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -16,17 +17,7 @@ from pydantic import ValidationError
 from masque.errors import IdentityError, MasqueError, NotFound, Refused, SpecError, Unavailable
 from masque.jobs import spec as specs
 from masque.jobs.bound import BoundJob, Recipient, bind
-from masque.jobs.conducting import (
-    AskAbort,
-    AskPrepare,
-    AskRound,
-    Cancel,
-    ConductedJob,
-    Effect,
-    Restarted,
-    Stopped,
-    step,
-)
+from masque.jobs.conducting import Cancel, ConductedJob, step
 from masque.jobs.held import agreed_tables
 from masque.jobs.record import Progress
 from masque.jobs.states import State
@@ -35,29 +26,38 @@ from masque.wire.failures import pack
 from masque.wire.metrics import Metric
 from masque.wire.recipients import parse_recipient
 from masque.wire.tls import Credentials
-from services.coordinator.attempt import Attempt, abort_everywhere
+from services.coordinator.asking import tell
 from services.coordinator.board import Board
+from services.coordinator.course import Course
 from services.coordinator.endings import ending
 from services.coordinator.figures import Tally, figures
+from services.coordinator.parting import Parting
 from services.coordinator.peers import Peers
+from services.coordinator.room import Room
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import Store, StoredJob, two_specs
+from services.coordinator.store import Store, StoredJob, bound_of, two_specs
 from services.coordinator.times import now
 
 MOST_WAITING = 1000
 """Jobs that may wait for their turn."""
 
-RETRY = 1.0
-"""Seconds between attempts at storing how a job ended, on a disk that is full."""
+READY = 16
+"""Jobs that may wait for room, or for somebody, beside those that run."""
 
-MARGIN = 5.0
-"""Seconds by which our own deadline is later than that of the calls, which name the service."""
+MOST_ASKING = 256
+"""Jobs that may wait for people's approval, beside those."""
+
+LOOK = 1.0
+"""Seconds between two looks whether a job waits for people, and makes room for another."""
+
+RETRY = 1.0
+"""Seconds until we try again what we could not do ourselves, as on a disk that is full."""
 
 _log = structlog.get_logger("masque.coordinator")
 
 
 class Conductor:
-    """Runs jobs in a thread of its own, from `start` to `close`."""
+    """Runs jobs, each in a thread of its own, from `start` to `close`."""
 
     def __init__(
         self, settings: CoordinatorSettings, credentials: Credentials, store: Store, board: Board
@@ -66,56 +66,59 @@ class Conductor:
         self._store, self._board = store, board
         self._change = threading.Condition()
         self._waiting: deque[str] = deque()
-        self._current: Attempt | None = None
+        self._running: dict[str, Course | None] = {}
         self._closed = False
         self._tally = Tally()
+        self._room = Room(settings.jobs)
         self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
+        self._parting = Parting(store, self._peers)
 
     def start(self) -> None:
-        """Settle what an earlier run of the coordinator left, and begin."""
-        for job in self._store.unfinished():
-            if job.conducted.state is State.SUBMITTED:
-                self._waiting.append(job.job_id)
-            else:
-                self._interrupt(job)
+        """Go on with what an earlier run of the coordinator left, and begin."""
+        self._waiting.extend(job.job_id for job in self._store.unfinished())
         self._thread.start()
+        threading.Thread(target=self._parting.run, name="parting", daemon=True).start()
 
     def drain(self, seconds: float) -> None:
-        """Accept no job and begin none; the one that runs may end within `seconds`."""
-        with self._change:
-            self._closed = True
-            current = self._current
-            self._change.notify_all()
-        if current is not None:
-            current.drain(time.monotonic() + seconds)
+        """Accept no job and begin none; those that run may end within `seconds`."""
+        for course in self._close():
+            course.drain(time.monotonic() + seconds)
 
     def close(self, patience: float = 1.0) -> None:
-        """Interrupt what runs, tell everybody, and end."""
+        """Park what runs, tell everybody, and end."""
+        courses = self._close()
+        self._parting.close()
+        for course in courses:
+            course.park()
+        end = time.monotonic() + patience
         with self._change:
-            self._closed = True
-            current = self._current
-            self._change.notify_all()
-        if current is not None:
-            current.ask(Stopped(), patience)
+            self._change.wait_for(lambda: not self._running, max(0.0, end - time.monotonic()))
         if self._thread.is_alive():
-            self._thread.join(patience)
+            self._thread.join(max(0.0, end - time.monotonic()))
 
     @property
     def busy(self) -> bool:
         """Whether a job runs."""
-        return self._current is not None
+        with self._change:
+            return bool(self._running)
 
     def figures(self) -> Iterator[Metric]:
         """What Prometheus is told."""
         with self._change:
-            waiting, current = len(self._waiting), self._current
-        state = current.job.state if current is not None else None
-        return figures(self._tally, waiting, state, self._board.watchers)
+            waiting, courses = len(self._waiting), list(self._running.values())
+        states = [course.job.state for course in courses if course is not None]
+        return figures(self._tally, waiting, states, self._board.watchers)
 
     @property
     def alive(self) -> bool:
         """Does it run jobs?"""
         return self._thread.is_alive()
+
+    def _close(self) -> list[Course]:
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+            return [course for course in self._running.values() if course is not None]
 
     # -- what clients ask for --------------------------------------------------------------------
 
@@ -146,12 +149,12 @@ class Conductor:
             )
         event = Cancel(client)
         with self._change:
-            current = self._current
-            if current is None or current.job.job_id != job_id:
+            course = self._running.get(job_id)
+            if course is None:
                 after, _ = step(self.job(job_id).conducted, event)
                 self._end(job, after)
                 return after.state
-        return current.ask(event)
+        return course.ask(event)
 
     def job(self, job_id: str) -> StoredJob:
         """The job of this id. Raises NotFound."""
@@ -219,7 +222,7 @@ class Conductor:
                 hint="Share it again, to all parties: `masque share --replace`.",
                 job=job_id,
             )
-        return bind(
+        bound = bind(
             spec,
             agreed,
             [party.name for party in settings.parties],
@@ -230,6 +233,20 @@ class Conductor:
             coordinator=settings.name,
             client=client,
         )
+        threads = ThreadPoolExecutor(len(settings.parties))
+        try:
+            with self._peers() as peers, threads:
+                list(threads.map(lambda party: peers.review(party, bound), peers.names))
+        except MasqueError:
+            # Others may have put it before people, and it may be submitted again under this id.
+            parties = frozenset(bound.parties)
+            with self._peers() as peers:
+                tell(parties, lambda party: peers.forget(party, job_id), "end")
+            raise
+        return bound
+
+    def _peers(self) -> Peers:
+        return Peers(self._settings, self._credentials)
 
     def _check_recipient(self, recipient: Recipient) -> None:
         found = parse_recipient(recipient.proof, self._credentials.renewed().trust)
@@ -246,83 +263,87 @@ class Conductor:
     # -- running ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        """Start the job at the head of the queue as soon as there is room for it."""
         while True:
             with self._change:
-                while not self._waiting and not self._closed:
-                    self._change.wait()
+                may = self._change.wait_for(lambda: self._closed or self._next_may(), LOOK)
                 if self._closed:
                     return
-                job = self._store.job(self._waiting.popleft())
-                if job is None or job.conducted.ended:
+                if not may:
                     continue
-                peers = Peers(self._settings, self._credentials)
-                bound = BoundJob.model_validate_json(job.bound)
-                current = Attempt(
-                    self._store,
-                    self._board,
-                    peers,
-                    bound,
-                    job.conducted,
-                    self._patience,
-                    self._tally,
-                )
-                self._current = current
-            try:
-                tracing.inherit(partial(_conduct, job, current, peers))()
-            except Exception as error:  # the disk, or a mistake of ours; the next job may go well
-                _log.error("incident", job=job.job_id, exc_info=error)
-                self._give_up(job.job_id, error)
-            finally:
-                with self._change:
-                    self._current = None
+                job_id = self._waiting.popleft()
+                self._running[job_id] = None
+            work = partial(self._conduct, job_id)
+            threading.Thread(target=work, name=f"job-{job_id}", daemon=True).start()
 
-    def _patience(self, effect: Effect) -> float:
-        settings = self._settings
-        if isinstance(effect, AskPrepare):
-            return settings.prepare_seconds + MARGIN
-        return MARGIN + (
-            settings.round_seconds if isinstance(effect, AskRound) else settings.fetch_seconds
-        )
+    def _next_may(self) -> bool:
+        """More than may run get ready: one that waits for somebody does not stop the others."""
+        asking = sum(course is not None and course.asks_people for course in self._running.values())
+        ready = len(self._running) - min(asking, MOST_ASKING)
+        return bool(self._waiting) and ready < self._settings.jobs + READY
 
-    def _give_up(self, job_id: str, error: Exception) -> None:
-        """End a job that cannot be conducted, or put it back; waits until that can be stored."""
-        known = error.message.rstrip(".") if isinstance(error, MasqueError) else ""
-        reason = Restarted(known or "the coordinator failed on its own account")
-        told = False
-        while not self._closed:
-            try:
-                job = self._store.job(job_id)
-                if job is None or job.conducted.ended:
-                    return
-                if job.conducted.state is State.SUBMITTED:
+    def _conduct(self, job_id: str) -> None:
+        """In a thread of its own: a job to its end, whatever happens to us on the way."""
+        broken = ""
+        try:
+            while not self._closed:
+                try:
+                    job = self._store.job(job_id)
+                    if job is None or job.conducted.ended:
+                        return
+                    self._follow(job, broken)
+                except Exception as error:  # the disk, or a mistake of ours
+                    _log.error("incident", job=job_id, exc_info=error)
+                    known = error.message.rstrip(".") if isinstance(error, MasqueError) else ""
+                    broken = known or "the coordinator failed on its own account"
                     self._pause()
-                    self._waiting.appendleft(job_id)
-                    return
-                if not told:
-                    self._tell_everybody(job, reason)
-                told = True
-                self._end(job, step(job.conducted, reason)[0])
-            except Exception as again:
-                _log.error("cannot store how a job ended", job=job_id, error=str(again))
-                self._pause()
+        finally:
+            with self._change:
+                del self._running[job_id]
+                self._change.notify_all()
+            self._parting.soon()
+
+    def _follow(self, job: StoredJob, broken: str) -> None:
+        """Run a job as a step of the request by which it was submitted."""
+        try:
+            bound = bound_of(job)
+        except MasqueError as error:
+            reason = error.message.rstrip(".")
+            gone = replace(job.conducted, state=State.FAILED, reason=reason, waiting=frozenset())
+            self._end(job, gone)
+            return
+        course = Course(
+            self._store,
+            self._board,
+            self._peers,
+            bound,
+            job.conducted,
+            self._settings,
+            self._tally,
+            self._room,
+        )
+        with self._change:
+            if self._closed:
+                return
+            if self._store.job(job.job_id) != job:
+                return  # cancelled just now: look again
+            self._running[job.job_id] = course
+
+        def follow() -> None:
+            tracing.adopt(tracing.parse(job.trace) or tracing.fresh())
+            structlog.contextvars.bind_contextvars(job=job.job_id)
+            with tracing.span("job", job=job.job_id, attempt=job.conducted.attempt):
+                course.run(broken)
+
+        try:
+            tracing.inherit(follow)()
+        finally:
+            with self._change:
+                self._running[job.job_id] = None
 
     def _pause(self) -> None:
         with self._change:
             self._change.wait_for(lambda: self._closed, RETRY)
-
-    def _interrupt(self, job: StoredJob) -> None:
-        """A job that was running when the coordinator broke off: nobody waits for it any more."""
-        self._tell_everybody(job, Restarted())
-        self._end(job, step(job.conducted, Restarted())[0])
-
-    def _tell_everybody(self, job: StoredJob, event: Restarted) -> None:
-        for effect in step(job.conducted, event)[1]:
-            if isinstance(effect, AskAbort):
-                threading.Thread(target=self._abort, args=(job, effect), daemon=True).start()
-
-    def _abort(self, job: StoredJob, effect: AskAbort) -> None:
-        with Peers(self._settings, self._credentials) as peers:
-            abort_everywhere(peers, BoundJob.model_validate_json(job.bound), effect)
 
     def _end(self, job: StoredJob, after: ConductedJob) -> None:
         progress = Progress(
@@ -338,16 +359,8 @@ class Conductor:
         self._store.update(after, progress.to_json(), error=error, ended=now())
         self._tally.end(after.state)
         self._board.notify(job.job_id, over=True)
+        self._parting.soon()
         _log.info("job", job=job.job_id, state=after.state.value, reason=after.reason)
-
-
-def _conduct(job: StoredJob, current: Attempt, peers: Peers) -> None:
-    """Run a job as a step of the request by which it was submitted."""
-    tracing.adopt(tracing.parse(job.trace) or tracing.fresh())
-    structlog.contextvars.bind_contextvars(job=job.job_id)
-    attempt = job.conducted.attempt
-    with peers, tracing.span("job", job=job.job_id, attempt=attempt):
-        current.run()
 
 
 def recipient_of(name: str, key: str, proof: str) -> Recipient:

@@ -17,11 +17,5 @@ def ending(job: ConductedJob, hint: str = "") -> JobFailed:
     if job.state is State.FAILED:
         error = failed(job)
         return JobFailed(error.message, hint=hint, **error.where)
-    if job.state is State.CANCELLED:
-        return JobFailed(f"Job {job.job_id} was {job.reason}.", job=job.job_id, cancelled=True)
-    return JobFailed(
-        f"Job {job.job_id} was interrupted: {job.reason}.",
-        hint="Submit it again: an interrupted job begins anew, with fresh masks.",
-        job=job.job_id,
-        service=job.culprit or None,
-    )
+    assert job.state is State.CANCELLED, "the other way to end without a result"
+    return JobFailed(f"Job {job.job_id} was {job.reason}.", job=job.job_id, cancelled=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -11,7 +11,7 @@ from masque.jobs.conducting import ENDED, STATES
 from masque.jobs.states import State
 from masque.wire.metrics import Metric, counter, gauge, jobs
 
-RUNNING = (State.PREPARING, State.TRAINING, State.FINISHING)
+RUNNING = (State.WAITING, State.PREPARING, State.TRAINING, State.FINISHING)
 
 
 @dataclass
@@ -21,6 +21,11 @@ class Tally:
     rounds: int = 0
     _ended: Counter[State] = field(default_factory=Counter)
     _lock: Lock = field(default_factory=Lock)
+
+    def count(self, *, rounds: int) -> None:
+        """So many training rounds more have been run."""
+        with self._lock:
+            self.rounds += rounds
 
     def end(self, state: State) -> None:
         """A job has ended so."""
@@ -33,10 +38,10 @@ class Tally:
             return {state.value: self._ended[state] for state in STATES if state in ENDED}
 
 
-def figures(tally: Tally, waiting: int, state: State | None, watchers: int) -> Iterator[Metric]:
-    """All metrics: from the tally, how many jobs wait, and the state of the one that runs."""
+def figures(tally: Tally, waiting: int, states: Sequence[State], watchers: int) -> Iterator[Metric]:
+    """All metrics: from the tally, how many jobs wait, and the states of those that run."""
     yield gauge("masque_jobs_waiting", "Jobs in the queue, waiting for their turn.", waiting)
-    yield from jobs({each.value: int(each is state) for each in RUNNING}, tally.ended())
+    yield from jobs({each.value: states.count(each) for each in RUNNING}, tally.ended())
     yield counter(
         "masque_training_rounds_total", "Training rounds that have been run.", tally.rounds
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -25,13 +26,23 @@ from masque.wire.pinned import Pinned
 from masque.wire.preflight import explain
 from masque.wire.settings import PeerSettings
 from masque.wire.tls import Credentials
+from services.coordinator.room import Lent
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Sealed
 
 BRIEF = 8.0
 """Seconds for what a service answers from memory."""
 
+REVIEW = 60.0
+"""Seconds to compile a job and hold it against policies."""
+
+GLANCE = 3.0
+"""Seconds to find out whether a service is there."""
+
 ABORT = 5.0
+
+Alive = Callable[[str, Any], None]
+"""Hears of every sign of life: the peer, and what it said of a training round, or None."""
 
 
 class Peers:
@@ -41,7 +52,7 @@ class Peers:
         self._settings = settings
         self._credentials = credentials
         self._lock = threading.Lock()
-        self._running: set[Any] = set()
+        self._running: dict[Any, None] = {}  # calls, in the order in which they were made
         self.stopping: set[str] = set()
         self._channels: dict[str, Pinned] = {}
         self._revoked: dict[str, MasqueError] = {}
@@ -78,70 +89,109 @@ class Peers:
                 party_pb2.ListDatasetsRequest(), timeout=BRIEF
             )
         return [
-            SharedTable(name=d.name, upload=d.upload_id, info=parse_table(d.table_json))
+            SharedTable(
+                name=d.name,
+                upload=d.upload_id,
+                info=parse_table(d.table_json),
+                conditions=d.conditions,
+            )
             for d in reply.datasets
         ]
 
-    def prepare(self, peer: str, job: BoundJob) -> tuple[bytes, tuple[str, ...]]:
+    def absent(self) -> MasqueError | None:
+        """Why somebody is not there just now, with his name in `where["peer"]`; None: all are."""
+        with ThreadPoolExecutor(len(self._channels)) as threads:
+            found = threads.map(self._look, sorted(self._channels))
+            return next((error for error in found if error is not None), None)
+
+    def review(self, party: str, job: BoundJob) -> list[str]:
+        """Who must say yes before a party computes a job. Raises what the party has against it."""
+        with self._explaining(party):
+            request = party_pb2.ReviewRequest(bound_job=job.canonical())
+            return list(self._parties[party].Review(request, timeout=REVIEW).waits_for)
+
+    def lent(self) -> dict[str, Lent]:
+        """What each party, and the dealer, lends to jobs. Raises for one that does not answer."""
+        with self._explaining(self.dealer):
+            dealer = self._dealer.Describe(dealer_pb2.DescribeDealerRequest(), timeout=BRIEF)
+        found = {self.dealer: Lent(int(dealer.jobs_lent))}
+        for party, stub in self._parties.items():
+            with self._explaining(party):
+                reply = stub.Describe(party_pb2.DescribePartyRequest(), timeout=BRIEF)
+            found[party] = Lent(int(reply.jobs_lent), int(reply.memory_lent))
+        return found
+
+    def prepare(
+        self, peer: str, job: BoundJob, seconds: float, alive: Alive
+    ) -> tuple[bytes, tuple[str, ...]]:
         """Let the dealer or a party compile the job: the program's digest and its rounds' names.
 
         The dealer tells no names. Raises ProtocolError if it has read another job than was sent.
+        `seconds`: until the job has no time left; so with what follows.
         """
-        timeout, text = self._settings.prepare_seconds, job.canonical()
+        text, reply = job.canonical(), None
+        call: Any
         with self._explaining(peer):
             if peer == self.dealer:
-                dealt = self._track(
-                    self._dealer.Prepare.future(
-                        dealer_pb2.PrepareDealerRequest(bound_job=text), timeout=timeout
-                    )
-                ).result()
-                digests, names = (dealt.job_digest, dealt.program_digest), ()
+                announce = dealer_pb2.PrepareDealerRequest(bound_job=text)
+                call = self._dealer.Prepare(announce, timeout=seconds)
             else:
-                reply = self._track(
-                    self._parties[peer].Prepare.future(
-                        party_pb2.PreparePartyRequest(bound_job=text), timeout=timeout
-                    )
-                ).result()
-                digests, names = (reply.job_digest, reply.program_digest), tuple(reply.rounds)
-        if digests[0] != job.digest():
+                request = party_pb2.PreparePartyRequest(bound_job=text)
+                call = self._parties[peer].Prepare(request, timeout=seconds)
+            for said in self._track(call):
+                alive(peer, None)
+                reply = said
+        if reply is None or reply.job_digest != job.digest():
+            seen = reply.job_digest.hex()[:16] if reply is not None else "missing"
             raise ProtocolError(
-                f"{peer} has read another job than it was sent: its job digest is"
-                f" {digests[0].hex()[:16]}, not {job.digest().hex()[:16]}.",
+                f"{peer} has read another job than it was sent: its job digest is {seen},"
+                f" not {job.digest().hex()[:16]}.",
                 hint="Check that all services run the same version of Masque.",
                 peer=peer,
             )
-        return digests[1], names
+        return reply.program_digest, () if peer == self.dealer else tuple(reply.rounds)
 
     def run_round(
-        self, party: str, job: BoundJob, number: int, tell: Callable[[str, Any], None]
-    ) -> bool:
-        """Let a party run training round `number`; `tell(party, traffic)` on the way.
+        self, party: str, job: BoundJob, number: int, seconds: float, alive: Alive
+    ) -> tuple[bool, bool]:
+        """Let a party run training round `number`.
 
-        Returns whether the party has been told to stop early.
+        Returns whether the party has been told to stop early, and whether it has committed.
         """
         request = party_pb2.RunRoundRequest(job_id=job.job_id, attempt=job.attempt, round=number)
         last = None
         with self._blaming(party):
-            call = self._track(
-                self._parties[party].RunRound(request, timeout=self._settings.round_seconds)
-            )
-            for last in call:
-                tell(party, last.traffic)
+            for last in self._track(self._parties[party].RunRound(request, timeout=seconds)):
+                alive(party, last)
         if last is None or not last.done:
             raise ProtocolError(
                 f"{party} ended training round {number} without saying that it is done.",
                 peer=party,
             )
-        return bool(last.stopped)
+        return bool(last.stopped), bool(last.committed)
 
-    def fetch(self, party: str, job: BoundJob) -> tuple[Sealed, ...]:
+    def fetch(self, party: str, job: BoundJob, seconds: float, alive: Alive) -> tuple[Sealed, ...]:
         """What a party sealed for the recipients of the job."""
         request = party_pb2.FetchSealedRequest(job_id=job.job_id, attempt=job.attempt)
+
+        def chunks() -> Iterator[Any]:
+            for chunk in self._track(self._parties[party].FetchSealed(request, timeout=seconds)):
+                alive(party, None)
+                yield chunk
+
         with self._blaming(party):
-            call = self._track(
-                self._parties[party].FetchSealed(request, timeout=self._settings.fetch_seconds)
-            )
-            return tuple(_items(party, call))
+            return tuple(_items(party, chunks()))
+
+    def renew(self, party: str, job: BoundJob) -> None:
+        """We still want this attempt of it, though we ask for nothing; raises if it does not."""
+        request = party_pb2.RenewLeaseRequest(job_id=job.job_id, attempt=job.attempt)
+        with self._blaming(party):
+            self._parties[party].Renew(request, timeout=BRIEF)
+
+    def forget(self, party: str, job_id: str) -> None:
+        """The job has ended: nothing of it is needed to go on; raises if it does not answer."""
+        with self._blaming(party):
+            self._parties[party].Forget(party_pb2.ForgetJobRequest(job_id=job_id), timeout=ABORT)
 
     def abort(self, peer: str, job: BoundJob, reason: str) -> None:
         """Tell a service that an attempt is over; raises if it does not answer."""
@@ -196,6 +246,18 @@ class Peers:
         error.where["peer"] = peer
         self._revoked[peer] = error
 
+    def _look(self, peer: str) -> MasqueError | None:
+        stub = health_pb2_grpc.HealthStub(self._channels[peer].channel)
+        try:
+            with self._explaining(peer):
+                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=GLANCE)
+        except MasqueError as error:
+            error.where["peer"] = peer
+            return error
+        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+            return None
+        return Unavailable(f"{peer} is starting or stopping.", peer=peer)
+
     def _heed(self, peer: str, channel: grpc.Channel) -> None:
         request = health_pb2.HealthCheckRequest()
         try:
@@ -207,13 +269,13 @@ class Peers:
 
     def _track(self, call: Any) -> Any:
         with self._lock:
-            self._running.add(call)
+            self._running[call] = None
         call.add_done_callback(self._untrack)
         return call
 
     def _untrack(self, call: Any) -> None:
         with self._lock:
-            self._running.discard(call)
+            self._running.pop(call, None)
 
     @contextmanager
     def _blaming(self, peer: str) -> Iterator[None]:
@@ -229,10 +291,6 @@ class Peers:
         """Before it runs: with another look at a connection that failed without a reason."""
         try:
             yield
-        except grpc.FutureCancelledError:
-            if peer in self._revoked:
-                raise self._revoked[peer] from None
-            raise Unavailable(f"The call to {peer} was broken off.", peer=peer) from None
         except grpc.RpcError as error:
             if peer in self._revoked:
                 raise self._revoked[peer] from None
@@ -261,13 +319,3 @@ def _items(party: str, chunks: Iterator[Any]) -> Iterator[Sealed]:
 
 def _broken(party: str) -> ProtocolError:
     return ProtocolError(f"{party} sent sealed results that break off or mix.", peer=party)
-
-
-def culprit(error: MasqueError, asked: str, everybody: Mapping[str, str] | frozenset[str]) -> str:
-    """Whom an error that `asked` returned blames: another service of the job, or `asked`."""
-    for field in ("peer", "party", "dealer", "service"):
-        value = str(error.where.get(field, ""))
-        for name in everybody:
-            if value == name or value.endswith(repr(name)):
-                return name
-    return asked

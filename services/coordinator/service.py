@@ -24,7 +24,7 @@ from masque.wire.tls import Credentials
 from services.coordinator.board import Board
 from services.coordinator.conductor import Conductor, recipient_of
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import Sealed, Store, StoredJob
+from services.coordinator.store import Sealed, Store, StoredJob, attempt_of, bound_of
 
 _CLIENT = {Role.CLIENT}
 PERMISSIONS: Permissions = {
@@ -122,8 +122,7 @@ class CoordinatorService(CoordinatorServicer):
         """
         job = self._conductor.job(request.job_id)
         _check_succeeded(job)
-        bound = BoundJob.model_validate_json(job.bound)
-        bound = bound.model_copy(update={"attempt": job.conducted.attempt})
+        bound = attempt_of(bound_of(job), job.conducted)
         yield messages.ResultChunk(bound_job=bound.canonical())
         items = self._store.sealed(job.job_id, job.conducted.attempt, request.recipient)
         if not items and request.recipient:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
 from masque.jobs.complaints import Complaint
+from masque.jobs.section import listed
 from masque.wire.settings import PathField, PeerSettings, ServiceSettings, distinct
 
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Peers = Annotated[tuple[PeerSettings, ...], BeforeValidator(_listed)]
-Seconds = Annotated[float, Field(gt=0, le=1_000_000)]
+Peers = Annotated[tuple[PeerSettings, ...], BeforeValidator(listed)]
 
 
 class CoordinatorSettings(ServiceSettings):
     """`store` is the SQLite file of jobs; `parties` are in order: party i holds share i.
 
-    The last three are deadlines: of preparing, of one training round, and of handing over results.
-    A service that dies or hangs is noticed long before them, by the silence of its connection.
+    `jobs`: how many run at once. `lease_seconds`: for how long somebody who was asked for
+    something may show no sign of life, or make no progress, before the attempt is broken off and
+    he is named. `job_seconds`: the time that a job may take in all, with every attempt and
+    whatever it waits for, once it has begun.
     """
 
     store: PathField = Field(examples=["jobs.sqlite"])
@@ -31,9 +28,9 @@ class CoordinatorSettings(ServiceSettings):
     parties: Annotated[Peers, Field(min_length=2, max_length=64)] = Field(
         examples=["[{name: party-a, address: 127.0.0.1:7002}, ...]"]
     )
-    prepare_seconds: Seconds = 600.0
-    round_seconds: Seconds = 86_400.0
-    fetch_seconds: Seconds = 600.0
+    jobs: Annotated[int, Field(ge=1, le=1000)] = 8
+    lease_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    job_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 604_800.0
 
     @property
     def volume(self) -> Path:

@@ -15,11 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from masque.errors import Conflict, MasqueError
-from masque.jobs.conducting import ConductedJob
-from masque.jobs.states import State
+import structlog
+from pydantic import TypeAdapter
 
-SCHEMA_VERSION = 2
+from masque.errors import Conflict, MasqueError
+from masque.jobs.bound import BoundJob, Resume
+from masque.jobs.conducting import ConductedJob
+
+SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE jobs (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -55,9 +58,34 @@ CREATE TABLE sealed (
 ) STRICT;
 """
 
+_OWED = """
+CREATE TABLE IF NOT EXISTS owed (  -- who has not heard yet that a job has ended
+  party TEXT NOT NULL,
+  job_id TEXT NOT NULL REFERENCES jobs(job_id),
+  PRIMARY KEY (party, job_id)
+) STRICT, WITHOUT ROWID;
+"""
+"""What a store of format 3 lacks."""
+
 
 _FROM_1 = "ALTER TABLE jobs ADD COLUMN trace TEXT NOT NULL DEFAULT '';"
 """What a store of format 1 lacks."""
+
+_FROM_2 = "UPDATE jobs SET conducted = json_set(conducted, '$.state', 'failed')\
+ WHERE json_extract(conducted, '$.state') = 'interrupted';"
+"""Jobs that were interrupted ended so, in format 2."""
+
+
+Row = tuple[Any, ...]
+
+_log: Any = structlog.get_logger("masque.coordinator")
+
+_CONDUCTED = TypeAdapter(ConductedJob)
+
+_BROKEN = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite says of a file that it cannot use; the latter when it quotes what is damaged."""
+
+_SETS = ("waiting", "stopping", "committing")
 
 
 @dataclass(frozen=True)
@@ -108,7 +136,7 @@ class Store:
             path.touch(mode=0o600)
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._prepare(path)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *_BROKEN) as error:
             raise MasqueError(
                 f"The job store {path} cannot be used: {error}.",
                 hint="Check its permissions and the disk; move it away to begin an empty one.",
@@ -181,48 +209,72 @@ class Store:
                 )
             if tell:
                 self._event(job.job_id, job, progress, error)
+            if job.ended:
+                for party in job.parties:
+                    owed = (party, job.job_id)
+                    database.execute("INSERT OR IGNORE INTO owed VALUES (?,?)", owed)
+
+    def owed(self) -> dict[str, dict[str, str]]:
+        """Jobs that have ended, with their traces, by the parties that have not heard it."""
+        found: dict[str, dict[str, str]] = {}
+        query = "SELECT party, job_id, trace FROM owed JOIN jobs USING (job_id)"
+        for party, job_id, trace in self._rows(query):
+            found.setdefault(party, {})[job_id] = trace
+        return found
+
+    def heard(self, party: str, job_id: str) -> None:
+        """A party knows that a job has ended."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM owed WHERE party=? AND job_id=?", (party, job_id))
 
     def job(self, job_id: str) -> StoredJob | None:
-        """The job of this id."""
+        """The job of this id. Raises MasqueError if its record is damaged."""
         found = self._jobs("WHERE job_id=?", (job_id,))
-        return found[0] if found else None
+        return _stored(found[0]) if found else None
 
     def jobs(self, limit: int) -> list[StoredJob]:
-        """The latest jobs, the newest first."""
-        return self._jobs("ORDER BY number DESC LIMIT ?", (limit,))
+        """The latest jobs, the newest first, without those whose records are damaged."""
+        return _readable(self._jobs("ORDER BY number DESC LIMIT ?", (limit,)))
 
     def unfinished(self) -> list[StoredJob]:
-        """Jobs that have not ended, the oldest first."""
-        return self._jobs("WHERE ended='' ORDER BY number", ())
+        """Jobs that have not ended, the oldest first, without those whose records are damaged."""
+        return _readable(self._jobs("WHERE ended='' ORDER BY number", ()))
 
     def events(self, job_id: str, after: int) -> list[StoredEvent]:
         """Events of a job with numbers above `after`, in order."""
-        with self._lock:
-            rows = self._database.execute(
-                "SELECT number, state, progress, error, ended FROM events"
-                " WHERE job_id=? AND number>? ORDER BY number",
-                (job_id, after),
-            ).fetchall()
+        rows = self._rows(
+            "SELECT number, state, progress, error, ended FROM events"
+            " WHERE job_id=? AND number>? ORDER BY number",
+            (job_id, after),
+        )
         return [StoredEvent(n, state, text, error, bool(e)) for n, state, text, error, e in rows]
 
     def sealed(self, job_id: str, attempt: int, recipient: str) -> list[Sealed]:
         """What an attempt of a job sealed for a recipient, by party and output."""
-        with self._lock:
-            rows = self._database.execute(
-                "SELECT party, output, recipient, content FROM sealed"
-                " WHERE job_id=? AND attempt=? AND recipient=? ORDER BY party, output",
-                (job_id, attempt, recipient),
-            ).fetchall()
+        rows = self._rows(
+            "SELECT party, output, recipient, content FROM sealed"
+            " WHERE job_id=? AND attempt=? AND recipient=? ORDER BY party, output",
+            (job_id, attempt, recipient),
+        )
         return [Sealed(*row) for row in rows]
 
-    def _jobs(self, where: str, values: tuple[Any, ...]) -> list[StoredJob]:
-        with self._lock:
-            rows = self._database.execute(
-                "SELECT job_id, name, client, request, bound, conducted, progress, error,"
-                f" submitted, ended, trace FROM jobs {where}",
-                values,
-            ).fetchall()
-        return [_stored(row) for row in rows]
+    def _jobs(self, where: str, values: Row) -> list[Row]:
+        return self._rows(
+            "SELECT job_id, name, client, request, bound, conducted, progress, error,"
+            f" submitted, ended, trace FROM jobs {where}",
+            values,
+        )
+
+    def _rows(self, query: str, values: Row = ()) -> list[Row]:
+        """Raises MasqueError if the file cannot be read."""
+        try:
+            with self._lock:
+                return self._database.execute(query, values).fetchall()
+        except _BROKEN as error:
+            raise MasqueError(
+                f"the coordinator's job store cannot be read: {error}.",
+                hint="Mend the disk of the coordinator, or put back a copy of the file.",
+            ) from None
 
     def _event(self, job_id: str, job: ConductedJob, progress: str, error: str) -> None:
         self._database.execute(
@@ -240,7 +292,7 @@ class Store:
                 database.execute("BEGIN IMMEDIATE")
                 yield database
                 database.execute("COMMIT")
-            except sqlite3.Error as error:
+            except _BROKEN as error:
                 raise MasqueError(
                     f"the coordinator's job store cannot be written: {error}.",
                     hint="Free space on the disk of the coordinator, or mend its permissions.",
@@ -254,9 +306,11 @@ class Store:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
         database.execute("PRAGMA foreign_keys=ON")
+        database.execute("PRAGMA wal_autocheckpoint=256")  # pages: the log stays near 1 MiB
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version in (0, 1):
-            change = _SCHEMA if version == 0 else _FROM_1
+        if version < SCHEMA_VERSION:
+            changes = {0: _SCHEMA, 1: _FROM_1 + _FROM_2, 2: _FROM_2, 3: ""}
+            change = changes[version] + _OWED
             database.executescript(
                 f"BEGIN IMMEDIATE; {change} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
@@ -269,6 +323,28 @@ class Store:
             )
 
 
+def bound_of(job: StoredJob) -> BoundJob:
+    """The bound job of a row. Raises MasqueError if another version of Masque wrote it."""
+    try:
+        return BoundJob.model_validate_json(job.bound)
+    except ValueError:
+        raise MasqueError(
+            f"Job {job.job_id} was submitted to another version of Masque, or its record is"
+            " damaged.",
+            hint="Submit it again.",
+            job=job.job_id,
+        ) from None
+
+
+def attempt_of(whole: BoundJob, job: ConductedJob) -> BoundJob:
+    """A bound job as its present attempt."""
+    here = job.resumed
+    if here is None:
+        return whole.at_attempt(job.attempt)
+    resume = Resume(attempt=here.attempt, round=here.round, stopped=here.stopped)
+    return whole.at_attempt(job.attempt, resume)
+
+
 def two_specs(job_id: str) -> Conflict:
     """The error for an id that belongs to another job already."""
     return Conflict(
@@ -278,25 +354,40 @@ def two_specs(job_id: str) -> Conflict:
     )
 
 
-def _stored(row: tuple[Any, ...]) -> StoredJob:
+def _readable(rows: list[Row]) -> list[StoredJob]:
+    """One damaged record stops neither the coordinator nor the other jobs."""
+    found = []
+    for row in rows:
+        try:
+            found.append(_stored(row))
+        except MasqueError as error:
+            _log.error("damaged record", job=row[0], error=error.message)
+    return found
+
+
+def _stored(row: Row) -> StoredJob:
     job_id, name, client, request, bound, conducted, *rest = row
-    return StoredJob(job_id, name, client, request, bound, _conducted(conducted), *rest)
+    try:
+        known = _conducted(conducted)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise MasqueError(
+            f"The record of job {job_id} in the coordinator's job store is damaged.",
+            hint="Put back a copy of the store, or submit the job again.",
+            job=job_id,
+        ) from None
+    return StoredJob(job_id, name, client, request, bound, known, *rest)
 
 
 def _conducted_json(job: ConductedJob) -> str:
     record = asdict(job)
     record["state"] = job.state.value
     record["program"] = job.program.hex()
-    record["waiting"], record["stopping"] = sorted(job.waiting), sorted(job.stopping)
+    del record["round_names"]  # known again once the next attempt is prepared; there may be many
+    for key in _SETS:
+        record[key] = sorted(record[key])
     return json.dumps(record, sort_keys=True)
 
 
 def _conducted(text: str) -> ConductedJob:
     record = json.loads(text)
-    record["state"] = State(record["state"])
-    record["program"] = bytes.fromhex(record["program"])
-    for key in ("waiting", "stopping"):
-        record[key] = frozenset(record[key])
-    for key in ("parties", "round_names"):
-        record[key] = tuple(record[key])
-    return ConductedJob(**record)
+    return _CONDUCTED.validate_python(record | {"program": bytes.fromhex(record["program"])})

@@ -89,6 +89,7 @@ class Dealing:
                     f"attempt {self._job.attempt}, already.",
                     hint="Material is never sent twice: try the job again, as a new attempt.",
                     party=party,
+                    again=True,
                 )
             self._joined.add(party)
             seed = self._seeds[self._job.parties.index(party)]
@@ -103,7 +104,7 @@ class Dealing:
         """The stream of `party` is over; before its end, that ends the job for all."""
         if party not in self._served:
             text = f"party {party!r} broke off its stream of material."
-            self.fail(JobFailed(text, service=party, job=self._job.job_id))
+            self.fail(JobFailed(text, service=party, job=self._job.job_id, again=True))
 
     def fail(self, error: MasqueError) -> None:
         """Stop; destroy seeds and material; every stream ends with `error`."""

@@ -21,7 +21,7 @@ def serve(settings: DealerSettings, compile: Compile = compile_job) -> None:
         settings.name,
         coordinator=settings.coordinator,
         compile=compile,
-        pace=Pace(budget=limits.queue_bytes, patience=limits.connect_seconds),
+        pace=Pace(budget=limits.queue_bytes, patience=limits.lease_seconds),
         jobs=limits.jobs,
     )
     credentials = own_credentials(settings, Role.DEALER)

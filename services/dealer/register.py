@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from masque.errors import Conflict, JobFailed, MasqueError, NotFound, Refused
+from masque.errors import Conflict, JobFailed, MasqueError, NotFound, Refused, passing
 from masque.jobs.bound import BoundJob
 from services.dealer.dealing import Dealing
 
@@ -31,6 +31,7 @@ class Entry:
     dealing: Dealing | None = field(repr=False)
     ended: str = ""
     culprit: str = ""
+    again: bool = False
     complete: bool = False
 
 
@@ -38,7 +39,7 @@ class Register:
     """Entries by job id. Not thread-safe: its owner holds a lock."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._entries: OrderedDict[str, Entry] = OrderedDict()
 
     @property
@@ -55,10 +56,11 @@ class Register:
         entry = self._entries.get(job.job_id)
         if entry is None or (job.attempt > entry.attempt and job.subject() == entry.subject):
             earlier = entry is not None and entry.dealing is not None
-            if len(self.active) - earlier >= self._capacity:
+            if len(self.active) - earlier >= self.capacity:
                 raise Refused(
-                    f"the dealer is dealing {self._capacity} jobs, as many as it may.",
+                    f"the dealer is dealing {self.capacity} jobs, as many as it may.",
                     hint="Wait until one of them has ended.",
+                    again=True,
                 )
             return None
         if job.subject() != entry.subject or (
@@ -106,6 +108,7 @@ class Register:
             entry.dealing, entry.complete = None, error is None
             entry.ended = str(error) if error else "all of it has been sent."
             entry.culprit = str(error.where.get("service") or "") if error else ""
+            entry.again = error is not None and passing(error)
 
     def _still(self, entry: Entry) -> None:
         if entry.dealing is None:
@@ -114,6 +117,7 @@ class Register:
                 hint="Material is never dealt twice: begin a new attempt.",
                 job=entry.job_id,
                 service=entry.culprit or None,
+                again=entry.again or None,
             )
 
     def _forget(self) -> None:

@@ -10,11 +10,13 @@ import structlog
 
 from masque.errors import IdentityError, JobFailed, MasqueError, Refused, Unavailable
 from masque.jobs.bound import BoundJob, read_bound
+from masque.jobs.resuming import program_of
 from masque.mpc.program import Program
 from masque.v1 import dealer_pb2 as messages
 from masque.v1.dealer_pb2_grpc import DealerServicer
 from masque.version import __version__
 from masque.wire.authorise import Permissions, caller
+from masque.wire.heartbeat import beating
 from masque.wire.identity import ROLES, Role
 from masque.wire.metrics import Metric
 from services.dealer.dealing import Dealing, Pace
@@ -67,18 +69,21 @@ class DealerService(DealerServicer):
 
     def Prepare(
         self, request: messages.PrepareDealerRequest, context: grpc.ServicerContext
-    ) -> messages.PrepareDealerReply:
+    ) -> Iterator[messages.PrepareDealerReply]:
         """Compile a job and answer its digests; asked again, the answer is the same."""
         sender = caller(context).name
         job = read_bound(request.bound_job, sender)
         structlog.contextvars.bind_contextvars(job=job.job_id)
         self._check_named(job, sender)
+        yield from beating(lambda: self._prepare(job), messages.PrepareDealerReply)
+
+    def _prepare(self, job: BoundJob) -> messages.PrepareDealerReply:
         with self._changed:
             entry = self._register.known(job)
             if entry is None and self._stopping:
                 raise self._stopped(Unavailable)
         if entry is None:
-            entry = self._admit(job, self._compile(job))
+            entry = self._admit(job, program_of(job, self._compile(job)))
         return messages.PrepareDealerReply(
             job_digest=entry.job_digest, program_digest=entry.program_digest
         )
@@ -237,6 +242,7 @@ class DealerService(DealerServicer):
                 bytes_sent=self._tally.sent.total(),
                 bytes_by_party=self._tally.sent,
                 streams=self._tally.streams,
+                jobs_lent=self._register.capacity,
             )
 
     def figures(self) -> Iterator[Metric]:

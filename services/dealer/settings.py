@@ -11,11 +11,14 @@ from masque.wire.settings import DnsName, ServiceSettings
 
 
 class DealerLimits(Section):
-    """What the dealer spends at most: bytes that wait for one party, jobs at once, seconds."""
+    """What the dealer spends at most: bytes that wait for one party, jobs at once, seconds.
+
+    `lease_seconds`: for how long it waits for the parties of a job to come.
+    """
 
     queue_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 34)] = 32 << 20
     jobs: Annotated[int, Field(ge=1, le=1000)] = 16
-    connect_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
+    lease_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
 
 
 class DealerSettings(ServiceSettings):

@@ -13,10 +13,13 @@ from dataclasses import dataclass, fields
 from threading import Lock
 from typing import Protocol, TypeVar
 
+from masque.data.checkpoints import Checkpoint, Checkpoints
 from masque.errors import MasqueError
 from masque.jobs.bound import BoundJob
 from masque.jobs.ledger import Ledger
+from masque.jobs.resuming import commits
 from masque.mpc.doors import Buffer, Source, Spool, in_memory
+from masque.mpc.footprint import footprint
 from masque.mpc.party import Party
 from masque.mpc.program import Opening, Program
 from masque.wire import tracing
@@ -38,6 +41,7 @@ class Channel(Protocol):
     """The exchange of one attempt: `masque.wire.exchange.PeerExchange`, or a test's."""
 
     rounds: int
+    awaits: str | None
 
     @property
     def traffic(self) -> Mapping[str, LinkTraffic]:
@@ -68,6 +72,7 @@ class Doors:
     exchange: Channel
     source: Source
     ledger: Ledger
+    checkpoints: Checkpoints
     let_go: Callable[[], None]
     spool: Spool = in_memory
 
@@ -107,6 +112,8 @@ class Attempt:
     ) -> None:
         self.job, self.program, self.index = job, program, index
         self.recipients = recipients
+        self.memory = footprint(program)
+        """Bytes that it declares to need."""
         self.trained = 0
         """Training rounds that were run, without those that early stopping left out."""
         self.commitments: Mapping[str, str] = {}
@@ -117,6 +124,8 @@ class Attempt:
         self._lock = Lock()
         self._ended: MasqueError | None = None
         self._begun: float | None = None
+        self._last = _checkpoint_before(job)
+        self._committing = False
         self._account = Account()
 
     def __repr__(self) -> str:
@@ -137,22 +146,29 @@ class Attempt:
 
     @property
     def stopped(self) -> bool:
-        """Whether an early-stop bit has said so."""
-        return self._party is not None and self._party.stopped
+        """Whether an early-stop bit has said so, in this attempt or before what it goes on from."""
+        here = self.job.resume
+        return (here is not None and here.stopped) or (
+            self._party is not None and self._party.stopped
+        )
 
     def skips(self, k: int) -> bool:
-        """Whether training round `k` is left out."""
-        return self.stopped and self.program.rounds[k].skippable
+        """Whether training round `k` is left out, or was over before this attempt."""
+        here = self.program.rounds[k]
+        return not here.name or (self.stopped and here.skippable)
 
-    def run(self, k: int) -> None:
-        """Run training round `k`, in this attempt's thread; skip those before it that were left."""
+    def run(self, k: int) -> bool:
+        """Run training round `k`, in this attempt's thread; skip those before it that were left.
+
+        False if `k` itself is left out.
+        """
         party = self._party if self._party is not None else self._begin()
         while party.round < k:
             assert self.skips(party.round), "checked before"
             party.skip_round(party.round)
         if self.skips(k):
             party.skip_round(k)
-            return
+            return False
         for opening in self._openings[k]:
             job = self.job
             self._doors.ledger.record(
@@ -162,6 +178,42 @@ class Attempt:
         self._note_release(k)
         party.run_round(k)
         self.trained += 1
+        return True
+
+    def commit(self, k: int) -> bool:
+        """Keep what it takes to go on after round `k`, which was run; False if that is nothing.
+
+        Returns once it is on disk, so that the coordinator may count on it.
+        """
+        if not commits(self.job, self.program, k):
+            return False
+        party, job = self._party, self.job
+        if party is None:
+            assert self._ended is not None
+            raise self._ended
+        state = Checkpoint(
+            job.job_id, job.attempt, k + 1, self.stopped, job.subject(), party.state()
+        )
+        self._committing = True
+        self._doors.checkpoints.write(state, job.canonical(), self._last)
+        self._committing = False
+        if self._ended is not None:  # the job itself may be over, and its checkpoints destroyed
+            self._doors.checkpoints.withdraw(job.job_id, job.attempt, k + 1)
+            raise self._ended
+        self._last = (job.attempt, k + 1)
+        return True
+
+    def doing(self) -> tuple[str, str]:
+        """What it is about just now, in words; and whom it waits for, or ""."""
+        stock, exchange = self._doors.stock, self._doors.exchange
+        if self._committing:
+            return "writes its checkpoint", ""
+        if stock.hungry:
+            return f"waits for material of {self.job.dealer}", self.job.dealer
+        peer = exchange.awaits
+        if peer is not None:
+            return f"waits for {peer} in exchange {exchange.rounds + 1}", peer
+        return "computes", ""
 
     def _note_release(self, k: int) -> None:
         """Every attempt that gets as far draws fresh noise: a release of its own, which adds up."""
@@ -255,3 +307,9 @@ class Attempt:
         with self._lock:
             self._party = None
         self._doors.let_go()
+
+
+def _checkpoint_before(job: BoundJob) -> tuple[int, int] | None:
+    """The checkpoint that an attempt goes on from."""
+    here = job.resume
+    return None if here is None else (here.attempt, here.round)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
-from masque.data.pages import load_key
+from masque.data.keys import load_key
 from masque.errors import MasqueError
 from masque.jobs import policy
 from masque.jobs.complaints import Complaint
@@ -30,6 +31,13 @@ def examine(settings: PartySettings) -> Iterator[Complaint]:
 
 
 def _key(settings: PartySettings) -> Iterator[Complaint]:
+    for where in ("key_command", "next_key_command"):
+        command = getattr(settings, where)
+        if command and shutil.which(command[0]) is None:
+            cure = "Name it with its whole path, and see that this user may run it."
+            yield Complaint((where,), f"names {command[0]}, and there is no such program", cure)
+    if settings.key_command:
+        return
     path = settings.key_file or settings.data / "key"
     if not path.exists():
         if settings.key_file is not None:

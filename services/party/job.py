@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from masque.errors import JobFailed, MasqueError, ProtocolError, Refused
+from masque.errors import JobFailed, MasqueError, ProtocolError, Refused, passing
 from masque.jobs import computing
 from masque.jobs.bound import BoundJob
 from masque.jobs.computing import ComputedJob
@@ -57,14 +57,22 @@ class Prepared:
     rounds: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Done:
+    """A training round is over: has an early-stop bit said so, is its outcome on disk?"""
+
+    stopped: bool
+    committed: bool
+
+
 @dataclass
 class Task:
-    """A training round under way; its result says whether an early-stop bit has said so."""
+    """A training round under way."""
 
     attempt: Attempt
     number: int
     round: int
-    future: Future[bool] = field(repr=False)
+    future: Future[Done] = field(repr=False)
 
 
 class Job:
@@ -138,6 +146,14 @@ class Job:
         """The coordinator ends the attempt; nothing happens if it is over."""
         self._apply(computing.Abort(sender, number, reason))
 
+    def renew(self, sender: str, number: int) -> None:
+        """The coordinator still wants this attempt."""
+        self._apply(computing.Renew(sender, number))
+
+    def forget(self, sender: str) -> None:
+        """The coordinator says that the job has ended: what is left of it goes."""
+        self._apply(computing.Abort(sender, self.state.attempt, "the job has ended"))
+
     def fetch(self, sender: str, number: int) -> list[Sealed]:
         """The sealed results."""
         with self._changed:
@@ -156,7 +172,7 @@ class Job:
         if not task.future.done():
             name = self.state.coordinator
             text = f"coordinator {name!r} left in the middle of a training round"
-            self._break(task.number, JobFailed(text, service=name))
+            self._break(task.number, JobFailed(text, service=name, again=True))
 
     def drain(self, party: str, until: float) -> None:
         """The service stops at `until`: only a job that can end by then goes on."""
@@ -170,16 +186,16 @@ class Job:
     def stop(self, party: str) -> None:
         """The service stops now: give the job up, unless it is over anyway."""
         if self.unfinished:
-            error = JobFailed(f"party {party!r} was stopped", party=party)
+            error = JobFailed(f"party {party!r} was stopped", party=party, again=True)
             self._break(self.state.attempt, error)
 
-    def overdue(self, silence: float, results: float) -> bool:
+    def overdue(self, lease: float) -> bool:
         """Give the job up if its coordinator has been silent for so many seconds; has it been?"""
         with self._changed:
             quiet = time.monotonic() - self.touched
-            limit = {State.READY: silence, State.FINISHING: results}.get(self.state.state)
+            waits = self.state.state in (State.READY, State.FINISHING)
             number = self.state.attempt
-        if limit is None or quiet < limit:
+        if not waits or quiet < lease:
             return False
         self._apply(computing.Overdue(number))
         return True
@@ -209,18 +225,18 @@ class Job:
 
     # -- hands -----------------------------------------------------------------------------------
 
-    def _run(self, attempt: Attempt, number: int, k: int) -> bool:
-        """In the worker: training round `k`, and after the last one the results."""
+    def _run(self, attempt: Attempt, number: int, k: int) -> Done:
+        """In the worker: training round `k`, its checkpoint, and after the last one the results."""
         try:
             with tracing.span("training round", job=self.state.job_id, attempt=number, round=k):
-                attempt.run(k)
-            stopped = attempt.stopped
+                committed = attempt.run(k) and attempt.commit(k)
+                done = Done(attempt.stopped, committed)
             effects = self._apply(computing.RoundFinished(number, k))
             if any(isinstance(effect, computing.Finish) for effect in effects):
                 self._finish(attempt)
         except Exception as error:
             raise self._break(number, error) from error
-        return stopped
+        return done
 
     def _finish(self, attempt: Attempt) -> None:
         sealed = self._workshop.finish(attempt)
@@ -274,7 +290,11 @@ class Job:
 
     def _release(self, attempt: Attempt) -> None:
         state = self.state
-        reason = JobFailed(f"{sentence(state.reason)}.", service=state.culprit or None)
+        reason = JobFailed(
+            f"{sentence(state.reason)}.",
+            service=state.culprit or None,
+            again=state.again or None,
+        )
         if attempt.abort(reason):
             self._workshop.closed(attempt, computed=False)
 
@@ -292,7 +312,8 @@ class Job:
         known = error if isinstance(error, MasqueError) else accident(self.state.job_id, error)
         told = str(known) if isinstance(known, Refused) else known.message  # what to do, as well
         try:
-            self._apply(computing.Broken(number, sentence(told), culprit(known)))
+            again = passing(known)
+            self._apply(computing.Broken(number, sentence(told), culprit(known), again))
         except AssertionError:  # not a state in which anything can break
             return known
         state = self.state

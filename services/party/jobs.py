@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from threading import Lock
 
+from masque.data.checkpoints import Checkpoints
 from masque.data.disk import make_directory
 from masque.errors import MasqueError, NotFound, Refused
 from masque.jobs.computing import ComputedJob, recovered
@@ -58,8 +59,11 @@ class Memory:
 class Jobs:
     """Jobs by id; at most `capacity` of them busy at a time."""
 
-    def __init__(self, memory: Memory, workshop: Workshop, capacity: int) -> None:
-        self._memory, self._workshop, self._capacity = memory, workshop, capacity
+    def __init__(
+        self, memory: Memory, workshop: Workshop, checkpoints: Checkpoints, capacity: int
+    ) -> None:
+        self._memory, self._workshop, self.capacity = memory, workshop, capacity
+        self._checkpoints = checkpoints
         self._lock = Lock()
         self._jobs: dict[str, Job] = {}
 
@@ -80,15 +84,27 @@ class Jobs:
             job = self._jobs.get(job_id)
             if job is None or not job.busy:
                 busy = sum(other.busy for other in self._jobs.values())
-                if busy >= self._capacity:
+                if busy >= self.capacity:
                     raise Refused(
                         f"this party is busy with {busy} jobs, as many as it may be.",
                         hint="Wait until one of them has ended.",
+                        again=True,
                     )
             if job is None:
                 self._forget()
                 job = self._jobs[job_id] = Job(self._memory.recall(job_id), self._workshop)
             return job
+
+    def forget(self, job_id: str, sender: str) -> None:
+        """A job has ended; of one that is unknown, or not the sender's, nothing is changed."""
+        state = self._memory.recall(job_id)
+        if state.coordinator != sender:
+            return
+        with self._lock:
+            job = self._jobs.get(job_id)
+        if job is not None:
+            job.forget(sender)
+        self._checkpoints.forget(job_id)
 
     def knows(self, job_id: str) -> bool:
         """Whether this party has been told of it since its start."""

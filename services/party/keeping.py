@@ -7,12 +7,12 @@ from typing import Any
 
 from masque.data.rotation import rotate
 from masque.data.store import Store
+from masque.data.table import table_digest
 from masque.data.upload import Entry
 from masque.jobs.chain import DELETED, ROTATED
 from masque.jobs.ledger import Ledger
 from masque.wire.identity import Role
 from masque.wire.ledgers import signer_of
-from masque.wire.receipts import table_digest
 from masque.wire.settings import own_credentials
 from masque.wire.tls import Credentials
 from services.party.settings import PartySettings
@@ -48,13 +48,23 @@ def rotate_key(settings: PartySettings) -> dict[str, Any]:
 
     Raises Conflict if the party runs, MasqueError for what is missing, damaged or full.
     """
-    credentials = own_credentials(settings, Role.PARTY)
-    done = rotate(settings.data, settings.key_file)
+    ledgers: list[Ledger] = []
+
+    def begin() -> None:
+        ledgers.append(open_ledger(settings, own_credentials(settings, Role.PARTY)))
+
+    done = rotate(
+        settings.data,
+        settings.key_file,
+        key_command=settings.key_command,
+        next_key_command=settings.next_key_command,
+        begin=begin,
+    )
     content = {
         "old": done.old,
         "new": done.new,
         "datasets": list(done.datasets),
         "kept_shares": done.kept_shares,
     }
-    open_ledger(settings, credentials).note(ROTATED, **content)
+    ledgers[0].note(ROTATED, **content)
     return content

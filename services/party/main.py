@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 
 import grpc
 import structlog
 
+from masque.data.checkpoints import Checkpoints
 from masque.data.kept import KeptModels
 from masque.data.store import Store
 from masque.jobs import policy as policies
@@ -20,6 +20,7 @@ from masque.wire.running import Program, load_kernels, main, serve_until_stopped
 from masque.wire.server import Server
 from masque.wire.settings import own_credentials
 from masque.wire.streams import METHOD
+from services.party.approvals import Approvals
 from services.party.checking import examine
 from services.party.figures import Figures
 from services.party.jobs import Jobs, Memory
@@ -28,10 +29,8 @@ from services.party.preparing import Compile, compile_job
 from services.party.results import Results
 from services.party.service import PERMISSIONS, PartyService
 from services.party.settings import PartySettings
+from services.party.tending import Tending
 from services.party.workshop import PartyWorkshop, Surroundings
-
-_LOOK = 5.0
-"""Seconds between two looks for jobs that nobody asks for any more."""
 
 _log = structlog.get_logger("masque.party")
 
@@ -41,12 +40,19 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
     credentials = own_credentials(settings, Role.PARTY)
     policy = policies.load(settings.policy) if settings.policy else Policy()
     limits = settings.limits
-    with Store(settings.data, key_file=settings.key_file, capacity=limits.store_bytes) as store:
+    with Store(
+        settings.data,
+        key_file=settings.key_file,
+        key_command=settings.key_command,
+        capacity=limits.store_bytes,
+    ) as store:
         ledger = open_ledger(settings, credentials)
         note_deletions(store, ledger)
         kept = KeptModels(settings.data / "kept", store.key)
         results = Results(credentials, settings.data, ledger, kept)
         memory = Memory(settings.data / "jobs")
+        checkpoints = Checkpoints(settings.data / "checkpoints", store.key)
+        approvals = Approvals(settings.data / "approvals", ledger, settings.name)
         hub = Hub(settings.name)
         around = Surroundings(
             credentials,
@@ -63,12 +69,14 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
             memory,
             ledger,
             results,
+            checkpoints,
+            approvals,
             hub,
             limits,
             compile,
         )
-        jobs = Jobs(memory, workshop, limits.jobs)
-        service = PartyService(settings.name, store, jobs, results, workshop)
+        jobs = Jobs(memory, workshop, checkpoints, limits.jobs)
+        service = PartyService(credentials, store, jobs, results, workshop, approvals)
 
         def register(server: grpc.Server) -> None:
             add_PartyServicer_to_server(service, server)
@@ -80,9 +88,8 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
         server.finishing(service)
         server.on_stop(service.close)
         server.on_stop(hub.close)
-        threading.Thread(
-            target=_look_after, args=(jobs, settings), name="overdue", daemon=True
-        ).start()
+        tending = Tending(jobs, checkpoints, approvals, store, limits)
+        threading.Thread(target=tending.run, name="tending", daemon=True).start()
         if store.damaged:
             _log.warning("damaged data sets", datasets=list(store.damaged))
         numbers = Figures(
@@ -107,15 +114,6 @@ def mount_exchange(hub: Hub, server: grpc.Server) -> None:
     assert handler is not None, "the hub serves this method"
     service, name = METHOD.strip("/").split("/")
     server.add_registered_method_handlers(service, {name: handler})  # type: ignore[attr-defined]
-
-
-def _look_after(jobs: Jobs, settings: PartySettings) -> None:
-    limits = settings.limits
-    while True:
-        time.sleep(min(_LOOK, limits.silence_seconds / 2))
-        for job in jobs.all():
-            if job.overdue(limits.silence_seconds, limits.results_seconds):
-                _log.warning("job given up: its coordinator is silent", job=job.state.job_id)
 
 
 def run(arguments: Sequence[str] | None = None, compile: Compile = compile_job) -> int:

@@ -6,23 +6,30 @@ registry of recipients; it compiles the program from the job, and checks what th
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from masque.data.checkpoints import Checkpoint, Checkpoints
 from masque.data.store import Store
 from masque.errors import MasqueError, NotFound, Refused
 from masque.jobs.bound import BoundJob
+from masque.jobs.conditions import Statement
 from masque.jobs.fit import SharedTable
 from masque.jobs.held import check_held
+from masque.jobs.limits import Case
 from masque.jobs.policy import Policy
 from masque.jobs.spec import EVERYBODY
+from masque.jobs.spending import Spending
 from masque.mpc.doors import Source
 from masque.mpc.graph import Block
 from masque.mpc.program import Opening, Program
+from masque.mpc.resume import register_of
 from masque.mpc.types import Ring
+from masque.wire.conditions import read_statement
 from masque.wire.recipients import Recipient, load_recipient
 from masque.wire.trust import Trust
 
@@ -106,7 +113,12 @@ def trusted_recipients(
 def check_data(job: BoundJob, store: Store, party: str) -> None:
     """Does the store hold the very uploads that the job names? Refused naming the difference."""
     held = [
-        SharedTable(name=entry.name, upload=entry.upload_id, info=entry.info)
+        SharedTable(
+            name=entry.name,
+            upload=entry.upload_id,
+            info=entry.info,
+            conditions=entry.conditions,
+        )
         for entry in store.list()
     ]
     check_held(job, held, party)
@@ -145,16 +157,102 @@ def check_outputs(job: BoundJob, program: Program) -> None:
             )
 
 
-def check_policy(policy: Policy, job: BoundJob, program: Program, party: str) -> None:
-    """What the operator allows; Refused naming the rule."""
-    policy.check(job, program.openings, party)
+def check_allowed(policy: Policy, case: Case, store: Store, spent: Spending, party: str) -> None:
+    """What the operator allows, and the owners of the data; Refused naming the rule.
+
+    What was disclosed before is added to the case here.
+    """
+    job = case.job
+    owners = {table.name: store.entry(table.name).owner for table in job.shared}
+    case = replace(case, given={name: spent.given(owner, name) for name, owner in owners.items()})
+    policy.check(case, party)
+    now = dt.datetime.now(dt.UTC)
+    for table in job.shared:
+        if table.conditions:
+            statement = read_statement(table.conditions)
+            check_parties(statement, job, party)
+            statement.conditions.check(case, table.name, statement.owner, now, party)
 
 
-def source_of(job: BoundJob, program: Program, store: Store) -> Source:
-    """The door to the store: rows of the uploads that the job names, and of no others."""
+def approvals(policy: Policy, job: BoundJob) -> list[tuple[str, ...]]:
+    """Lists of people of each of which one must say yes to the job: the operator's, the owners'."""
+    asked = [policy.approval] if policy.approval else []
+    for table in job.shared:
+        if table.conditions:
+            rule = read_statement(table.conditions).conditions.approval
+            asked += [rule] if rule else []
+    return list(dict.fromkeys(rule.by for rule in asked if rule.needed(job)))
+
+
+def check_parties(statement: Statement, job: BoundJob, party: str) -> None:
+    """Refused if the data set was shared with other parties than the job has."""
+    if set(statement.parties) != set(job.parties):
+        raise Refused(
+            f"{party} refuses job {job.job_id}: {statement.owner!r} has shared the data set "
+            f"{statement.dataset!r} with {', '.join(statement.parties)}, and not with "
+            f"{', '.join(job.parties)} (parties).",
+            hint=f"Ask {statement.owner!r} to share it with them.",
+            party=party,
+            rule="parties",
+            dataset=statement.dataset,
+            owner=statement.owner,
+            job=job.job_id,
+        )
+
+
+def checkpoint_of(
+    job: BoundJob, program: Program, checkpoints: Checkpoints, party: str
+) -> Checkpoint | None:
+    """What this attempt goes on from; None if it begins anew.
+
+    Raises Refused if it is lost here, or is not what the coordinator says it is.
+    """
+    here = job.resume
+    if here is None:
+        return None
+    try:
+        found = checkpoints.read(job.job_id, here.attempt, here.round)
+    except MasqueError as error:
+        raise Refused(
+            f"party {party!r} cannot go on with job {job.job_id}: {error.message}",
+            hint="It begins anew.",
+            party=party,
+            job=job.job_id,
+            checkpoint="lost",
+        ) from None
+    registers = {name: program.registers[name].shape for name in _restored(program)}
+    due = (job.subject(), here.stopped, registers)
+    shapes = {name: share.shape for name, share in found.shares.items()}
+    if (found.subject, found.stopped, shapes) != due:
+        raise Refused(
+            f"party {party!r} refuses to go on with job {job.job_id}: its checkpoint of round "
+            f"{here.round} of attempt {here.attempt} is not what {job.coordinator!r} says of it.",
+            hint="Check that all services run the same version of Masque.",
+            party=party,
+            coordinator=job.coordinator,
+            job=job.job_id,
+        )
+    return found
+
+
+def _restored(program: Program) -> list[str]:
+    return [name for each in program.inputs if (name := register_of(each)) is not None]
+
+
+def source_of(
+    job: BoundJob, program: Program, store: Store, checkpoint: Checkpoint | None = None
+) -> Source:
+    """The door to the store: rows of the uploads that the job names, and of no others.
+
+    And to the checkpoint, if the job goes on from one.
+    """
     uploads: Mapping[str, str] = {table.name: table.upload for table in job.shared}
 
     def read(name: str, rows: slice) -> Ring:
+        register = register_of(name)
+        if register is not None:
+            assert checkpoint is not None, "only a program that goes on from one asks for it"
+            return np.ascontiguousarray(checkpoint.shares[register].reshape(-1, 1)[rows])
         dataset = program.inputs[name].dataset.removesuffix(IDENTIFIERS)
         if name.endswith(IDENTIFIERS):
             words: Ring = store.identifiers(dataset).reshape(1, -1)[rows]

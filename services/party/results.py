@@ -65,7 +65,7 @@ class Results:
     def check_free(self, job: BoundJob) -> None:
         """Conflict if the job would keep its model under a name that is taken."""
         name = job.spec.model_output.keep_shares
-        if name is not None and name in self._kept:
+        if name is not None and self._kept.maker(name) not in (None, job.job_id):
             raise Conflict(
                 f"a model {name!r} is kept at party {self._credentials.identity.name!r} already.",
                 hint="Choose another name for keep_shares.",

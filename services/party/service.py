@@ -20,10 +20,14 @@ from masque.v1 import party_pb2 as messages
 from masque.v1.party_pb2_grpc import PartyServicer
 from masque.version import __version__
 from masque.wire.authorise import Permissions, caller
+from masque.wire.failures import clean
+from masque.wire.heartbeat import beating
 from masque.wire.identity import ROLES, Role
+from masque.wire.tls import MAX_REPLY, Credentials
 from services.party import uploads
+from services.party.approvals import Approvals, fitting
 from services.party.attempt import Account
-from services.party.job import Job, Task
+from services.party.job import Done, Job, Task
 from services.party.jobs import Jobs
 from services.party.results import Results
 from services.party.workshop import PartyWorkshop
@@ -32,9 +36,14 @@ PERMISSIONS: Permissions = {
     "/masque.v1.Party/Upload": {Role.CLIENT},
     "/masque.v1.Party/ListDatasets": {Role.CLIENT, Role.COORDINATOR},
     "/masque.v1.Party/DeleteDataset": {Role.CLIENT},
+    "/masque.v1.Party/ListApprovals": {Role.CLIENT},
+    "/masque.v1.Party/Approve": {Role.CLIENT},
+    "/masque.v1.Party/Review": {Role.COORDINATOR},
     "/masque.v1.Party/Prepare": {Role.COORDINATOR},
     "/masque.v1.Party/RunRound": {Role.COORDINATOR},
+    "/masque.v1.Party/Renew": {Role.COORDINATOR},
     "/masque.v1.Party/Abort": {Role.COORDINATOR},
+    "/masque.v1.Party/Forget": {Role.COORDINATOR},
     "/masque.v1.Party/FetchSealed": {Role.COORDINATOR},
     "/masque.v1.Party/FetchOpened": {Role.CLIENT},
     "/masque.v1.Party/Exchange": {Role.PARTY},
@@ -48,6 +57,9 @@ What somebody may do *as whom* is checked where the names are known.
 PROGRESS = 0.5
 """Seconds between two progress messages."""
 
+LISTED = MAX_REPLY // 4
+"""Bytes of jobs in one list of those that wait for somebody's yes."""
+
 PIECE = 1 << 20
 """Bytes of a sealed item in one message, at most."""
 
@@ -58,10 +70,17 @@ class PartyService(PartyServicer):
     """Keeps shares for clients, computes for its coordinator; `Exchange` is the hub's."""
 
     def __init__(
-        self, name: str, store: Store, jobs: Jobs, results: Results, workshop: PartyWorkshop
+        self,
+        credentials: Credentials,
+        store: Store,
+        jobs: Jobs,
+        results: Results,
+        workshop: PartyWorkshop,
+        approvals: Approvals,
     ) -> None:
-        self._name, self._store, self._jobs = name, store, jobs
-        self._results, self._workshop = results, workshop
+        self._credentials, self._name = credentials, credentials.identity.name
+        self._store, self._jobs = store, jobs
+        self._results, self._workshop, self._approvals = results, workshop, approvals
         self._places = uploads.Places()
         self._stopping = self._closed = False
 
@@ -74,7 +93,9 @@ class PartyService(PartyServicer):
         owner = caller(context).name
         self._check_not_stopping()
         with self._places.taken(owner):
-            reply = uploads.take_in(self._until_closed(request), self._store, owner)
+            trust = self._credentials.renewed().trust
+            stream = self._until_closed(request)
+            reply = uploads.take_in(stream, self._store, owner, self._name, trust)
         _log.info("data set stored", owner=owner, rows=reply.rows, bytes=reply.bytes)
         return reply
 
@@ -89,6 +110,7 @@ class PartyService(PartyServicer):
                     upload_id=entry.upload_id,
                     owner=entry.owner,
                     table_json=entry.info.model_dump_json(),
+                    conditions=entry.conditions,
                     created=dt.datetime.fromtimestamp(entry.created, dt.UTC).isoformat(
                         timespec="seconds"
                     ),
@@ -122,23 +144,72 @@ class PartyService(PartyServicer):
             ],
         )
 
+    def ListApprovals(
+        self, request: messages.ListApprovalsRequest, context: grpc.ServicerContext
+    ) -> messages.ListApprovalsReply:
+        """Jobs that wait for the yes of the client that asks."""
+        waiting = self._approvals.waiting(caller(context).name, request.job_id)
+        shown = fitting(waiting, LISTED)
+        return messages.ListApprovalsReply(
+            jobs=[
+                messages.WaitingJob(
+                    job_id=case.job_id,
+                    subject=bytes.fromhex(case.subject),
+                    bound_job=case.job.encode("ascii"),
+                    waits_for=case.missing,
+                    said=[
+                        messages.Word(by=who, yes=yes, reason=why)
+                        for who, (yes, why) in case.said.items()
+                    ],
+                )
+                for case in shown
+            ],
+            more=len(waiting) - len(shown),
+        )
+
+    def Approve(
+        self, request: messages.ApproveRequest, context: grpc.ServicerContext
+    ) -> messages.ApproveReply:
+        """The word of the client that asks, on one job."""
+        job_id, who = uploads.checked_job_id(request.job_id), caller(context).name
+        reason = clean(request.reason.replace("\n", " "), 300)
+        case = self._approvals.say(
+            job_id, request.subject.hex(), who, yes=request.yes, reason=reason
+        )
+        _log.info("job judged", job=job_id, by=who, yes=request.yes)
+        return messages.ApproveReply(waits_for=case.missing)
+
     # -- the coordinator -------------------------------------------------------------------------
+
+    def Review(
+        self, request: messages.ReviewRequest, context: grpc.ServicerContext
+    ) -> messages.ReviewReply:
+        """Whether this party would compute a job. Raises Refused naming the rule if not."""
+        sender = caller(context).name
+        job = read_bound(request.bound_job, f"coordinator {sender!r}")
+        structlog.contextvars.bind_contextvars(job=job.job_id)
+        return messages.ReviewReply(waits_for=self._workshop.review(job, sender))
 
     def Prepare(
         self, request: messages.PreparePartyRequest, context: grpc.ServicerContext
-    ) -> messages.PreparePartyReply:
+    ) -> Iterator[messages.PreparePartyReply]:
         """Check and compile a job; asked again, the answer is the same."""
         sender = caller(context).name
         job = read_bound(request.bound_job, f"coordinator {sender!r}")
         structlog.contextvars.bind_contextvars(job=job.job_id)
         self._check_not_stopping()
         self._workshop.check_named(job, sender)  # a stranger must not take the job's id
-        prepared = self._jobs.take_up(job.job_id).prepare(job, sender)
-        return messages.PreparePartyReply(
-            job_digest=prepared.job_digest,
-            program_digest=prepared.program_digest,
-            rounds=prepared.rounds,
-        )
+        taken = self._jobs.take_up(job.job_id)
+
+        def prepare() -> messages.PreparePartyReply:
+            prepared = taken.prepare(job, sender)
+            return messages.PreparePartyReply(
+                job_digest=prepared.job_digest,
+                program_digest=prepared.program_digest,
+                rounds=prepared.rounds,
+            )
+
+        yield from beating(prepare, messages.PreparePartyReply)
 
     def RunRound(
         self, request: messages.RunRoundRequest, context: grpc.ServicerContext
@@ -155,7 +226,7 @@ class PartyService(PartyServicer):
             left()
         while True:
             try:
-                stopped = task.future.result(PROGRESS)
+                done = task.future.result(PROGRESS)
             except Late:
                 yield self._report(job, task, None)
                 continue
@@ -163,8 +234,15 @@ class PartyService(PartyServicer):
                 if job.state.state is State.FAILED:
                     raise job.failure() from None
                 raise
-            yield self._report(job, task, stopped)
+            yield self._report(job, task, done)
             return
+
+    def Renew(
+        self, request: messages.RenewLeaseRequest, context: grpc.ServicerContext
+    ) -> messages.RenewLeaseReply:
+        """The coordinator has not forgotten an attempt. Raises what has become of it."""
+        self._jobs.find(request.job_id).renew(caller(context).name, request.attempt)
+        return messages.RenewLeaseReply()
 
     def Abort(
         self, request: messages.AbortJobRequest, context: grpc.ServicerContext
@@ -175,6 +253,17 @@ class PartyService(PartyServicer):
             job.abort(caller(context).name, request.attempt, request.reason[:300])
             _log.info("job aborted", job=request.job_id, attempt=request.attempt)
         return messages.AbortJobReply()
+
+    def Forget(
+        self, request: messages.ForgetJobRequest, context: grpc.ServicerContext
+    ) -> messages.ForgetJobReply:
+        """A job has ended: destroy what was kept to go on with it."""
+        job_id = uploads.checked_job_id(request.job_id)
+        sender = caller(context).name
+        self._jobs.forget(job_id, sender)
+        self._approvals.forget(job_id, sender)
+        _log.info("job forgotten", job=job_id)
+        return messages.ForgetJobReply()
 
     def FetchSealed(
         self, request: messages.FetchSealedRequest, context: grpc.ServicerContext
@@ -192,13 +281,17 @@ class PartyService(PartyServicer):
                 )
         job.handed_over = True
 
-    def _report(self, job: Job, task: Task, stopped: bool | None) -> messages.RoundProgress:
+    def _report(self, job: Job, task: Task, done: Done | None) -> messages.RoundProgress:
         progress, _ = job.progress()
+        doing, waits_for = task.attempt.doing()
         return messages.RoundProgress(
             progress_json=progress.to_json(),
-            done=stopped is not None,
-            stopped=bool(stopped),
+            done=done is not None,
+            stopped=done is not None and done.stopped,
+            committed=done is not None and done.committed,
             traffic=_traffic(task.attempt.account()),
+            doing=doing,
+            waits_for=waits_for,
         )
 
     # -- other parties ---------------------------------------------------------------------------
@@ -226,6 +319,9 @@ class PartyService(PartyServicer):
             bytes_by_peer={name: link.sent for name, link in totals.links.items()},
             traffic=_traffic(totals.account),
             share_bytes=sum(entry.size for entry in entries),
+            memory_lent=self._workshop.memory_lent,
+            memory_taken=self._workshop.memory_taken,
+            jobs_lent=self._jobs.capacity,
         )
 
     def uploads_running(self) -> int:

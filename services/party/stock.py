@@ -19,8 +19,8 @@ from masque.v1.dealer_pb2 import Material
 from masque.wire import tracing
 from masque.wire.material import Item, Unpacker
 
-_HEARSAY = 0.5
-"""Seconds that news of *another* party's end, from the dealer, wait for news from that party."""
+_HEARSAY = 2.0
+"""Seconds that news of *another* party's end, from the dealer, wait for that party's own word."""
 
 _MOST = 1 << 16
 """Corrections that may wait, however short they are."""
@@ -82,6 +82,11 @@ class Stock:
     def waiting(self) -> int:
         """Bytes that have arrived and not been taken."""
         return self._bytes
+
+    @property
+    def hungry(self) -> bool:
+        """Whether the core waits for corrections just now."""
+        return self._wanted is not None
 
     def seed(self) -> bytes:
         """This party's seed, once it is there; it is handed out once."""
@@ -164,9 +169,9 @@ class Stock:
                 return
             self._drain(source)
         except MasqueError as error:
-            if isinstance(error, JobFailed):
-                time.sleep(_HEARSAY)
             with self._changed:
+                if isinstance(error, JobFailed):
+                    self._changed.wait_for(lambda: self._error is not None, _HEARSAY)
                 news = self._error is None
             self.close(error)
             if news:

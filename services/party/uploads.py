@@ -15,7 +15,9 @@ from masque.data.upload import Writer
 from masque.errors import NotFound, ProtocolError, Refused
 from masque.jobs.section import NAME
 from masque.v1.party_pb2 import UploadHeader, UploadMessage, UploadReply
+from masque.wire.conditions import believe, check_of_upload
 from masque.wire.tls import MAX_REPLY
+from masque.wire.trust import Trust
 
 MOST_DESCRIBED = MAX_REPLY * 3 // 4
 """Bytes of the descriptions of all data sets together: they are listed in one reply."""
@@ -63,14 +65,18 @@ class Places:
                 self._taken += Counter()  # forgets owners without uploads
 
 
-def take_in(messages: Iterator[UploadMessage], store: Store, owner: str) -> UploadReply:
+def take_in(
+    messages: Iterator[UploadMessage], store: Store, owner: str, party: str, trust: Trust
+) -> UploadReply:
     """One upload, whole or not at all; visible once the owner's `commit` has come.
 
-    Raises what the store raises; ProtocolError for messages out of order, or if they end early.
+    Raises what the store raises; ProtocolError for messages out of order, or if they end early;
+    IdentityError for conditions that are not the owner's for this upload.
     """
     first = next(messages, None)
     if first is None or first.WhichOneof("part") != "header":
         raise _wrong("an upload begins with its header", owner)
+    _check_conditions(first.header, owner, party, trust)
     with _begin(first.header, store, owner) as writer:
         for message in messages:
             match message.WhichOneof("part"):
@@ -88,7 +94,14 @@ def take_in(messages: Iterator[UploadMessage], store: Store, owner: str) -> Uplo
 def _begin(header: UploadHeader, store: Store, owner: str) -> Writer:
     info = parse_table(header.table_json)
     _check_listable(header, store)
-    writer = store.begin(header.name, info, header.upload_id, owner=owner, replace=header.replace)
+    writer = store.begin(
+        header.name,
+        info,
+        header.upload_id,
+        owner=owner,
+        replace=header.replace,
+        conditions=header.conditions,
+    )
     if header.identifiers:
         try:
             writer.write_identifiers(
@@ -100,10 +113,25 @@ def _begin(header: UploadHeader, store: Store, owner: str) -> Writer:
     return writer
 
 
+def _check_conditions(header: UploadHeader, owner: str, party: str, trust: Trust) -> None:
+    if header.conditions:
+        check_of_upload(
+            believe(header.conditions, trust),
+            owner=owner,
+            dataset=header.name,
+            upload=header.upload_id,
+            info=parse_table(header.table_json),
+            party=party,
+        )
+
+
 def _check_listable(header: UploadHeader, store: Store) -> None:
     """Refused if the list of all data sets would no longer fit one message: it is for everybody."""
-    others = (e.info.model_dump_json() for e in store.list() if e.name != header.name)
-    size = len(header.table_json.encode()) + sum(len(text.encode()) for text in others)
+    others = (
+        e.info.model_dump_json() + e.conditions for e in store.list() if e.name != header.name
+    )
+    size = len((header.table_json + header.conditions).encode())
+    size += sum(len(text.encode()) for text in others)
     if size > MOST_DESCRIBED:
         raise Refused(
             f"the data sets here would have descriptions of {size} bytes together; "

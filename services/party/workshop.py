@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from masque.data.checkpoints import Checkpoints
 from masque.data.store import Store
-from masque.errors import MasqueError
+from masque.errors import MasqueError, Refused
 from masque.jobs.bound import BoundJob
+from masque.jobs.chain import ACCEPTED
 from masque.jobs.computing import ComputedJob
+from masque.jobs.disclosed import Disclosed, by_program
 from masque.jobs.ledger import Ledger
+from masque.jobs.limits import Case
 from masque.jobs.policy import Policy
-from masque.mpc.program import Program
+from masque.jobs.resuming import program_of
+from masque.jobs.spending import Spending
+from masque.mpc.doors import Source
+from masque.mpc.program import Opening, Program
 from masque.v1.dealer_pb2 import CorrelationsRequest, Material
 from masque.v1.dealer_pb2_grpc import DealerStub
 from masque.wire import memory
@@ -26,9 +33,11 @@ from masque.wire.failures import translate
 from masque.wire.hub import Hub
 from masque.wire.identity import Identity, Role
 from masque.wire.pinned import Pinned
+from masque.wire.recipients import Recipient
 from masque.wire.streams import peer_options
 from masque.wire.tls import Credentials
 from services.party import preparing
+from services.party.approvals import MOST, Approvals
 from services.party.attempt import Attempt, Doors
 from services.party.figures import COMPUTED, FAILED, Totals
 from services.party.jobs import Memory
@@ -72,6 +81,8 @@ class PartyWorkshop:
         memory: Memory,
         ledger: Ledger,
         results: Results,
+        checkpoints: Checkpoints,
+        approvals: Approvals,
         hub: Hub,
         limits: PartyLimits,
         compile: preparing.Compile,
@@ -79,7 +90,14 @@ class PartyWorkshop:
         self._around, self._store, self._policy = around, store, policy
         self._recipients, self._memory, self._ledger = recipients, memory, ledger
         self._results, self._hub, self._limits = results, hub, limits
+        self._checkpoints = checkpoints
         self._compile = compile
+        self._spent = Spending()
+        ledger.follow(self._spent)
+        self._approvals = approvals
+        self._compiled: tuple[bytes, Program] | None = None
+        self._known: dict[bytes, tuple[Sequence[Opening], Disclosed]] = {}
+        self._judging = threading.Lock()
         self._lock = threading.Lock()
         self._open: set[Attempt] = set()
         self._ended = Totals()
@@ -88,27 +106,149 @@ class PartyWorkshop:
         """See `Workshop`."""
         self._memory.store(job)
 
+    def review(self, job: BoundJob, sender: str) -> list[str]:
+        """Would this party compute the job? Refused if not; who must still say yes, else."""
+        self._check(job, sender)
+        asked = preparing.approvals(self._policy, job)
+        return self._approvals.missing(job, asked)
+
     def compile(self, job: BoundJob, sender: str, failed: Listener) -> Attempt:
         """See `Workshop`; the checks are those of `preparing`."""
+        index, recipients = self._check(job, sender)
+        program = program_of(job, self._program(job))
+        assert program.parties == len(job.parties), "one seat for every party"
+        with self._judging:
+            self._accept(job, program)
+        try:
+            return self._attempt(job, program, index, recipients, failed)
+        except BaseException:
+            self._spent.let_go((job.job_id, job.attempt))
+            raise
+
+    def _check(self, job: BoundJob, sender: str) -> tuple[int, dict[str, Recipient]]:
+        """This party's place and the recipients of a job that is allowed as a whole."""
         around, name = self._around, self._around.name
         index = self.check_named(job, sender)
         preparing.check_data(job, self._store, name)
         trust = around.credentials.renewed().trust
         recipients = preparing.trusted_recipients(job, self._recipients, trust, name)
         self._results.check_free(job)
+        case = Case(job, *self._discloses(job))
+        preparing.check_allowed(self._policy, case, self._store, self._spent, name)
+        return index, recipients
+
+    def _discloses(self, job: BoundJob) -> tuple[Sequence[Opening], Disclosed]:
+        """What a job opens and discloses. One that waits for people is not compiled every time."""
+        subject = job.subject()
+        with self._lock:
+            known = self._known.get(subject)
+        if known is None:
+            program = self._program(job)
+            known = program.openings, by_program(program, job.spec.privacy)
+            with self._lock:
+                self._known[subject] = known
+                while len(self._known) > MOST:
+                    del self._known[next(iter(self._known))]
+        return known
+
+    def _program(self, job: BoundJob) -> Program:
+        """The whole program of a job; what was reviewed just now is not compiled again."""
+        subject = job.subject()
+        with self._lock:
+            known = self._compiled
+        if known is not None and known[0] == subject:
+            return known[1]
         program = self._compile(job)
-        assert program.parties == len(job.parties), "one seat for every party"
-        preparing.check_policy(self._policy, job, program, name)
+        with self._lock:
+            self._compiled = (subject, program)
+        return program
+
+    def _accept(self, job: BoundJob, program: Program) -> None:
+        """Is the job allowed? If so, what it may disclose of its data sets counts from now on."""
+        name, store = self._around.name, self._store
+        case = Case(job, program.openings, by_program(program, job.spec.privacy))
+        preparing.check_allowed(self._policy, case, store, self._spent, name)
+        missing = self._approvals.begin(job, preparing.approvals(self._policy, job))
+        if missing:
+            raise Refused(
+                f"{name} does not begin job {job.job_id} before {' or '.join(missing)} has said "
+                "yes.",
+                hint=f"They say it by: masque approve {job.job_id}",
+                party=name,
+                rule="approval",
+                job=job.job_id,
+                again=True,
+            )
+        privacy = job.spec.privacy
+        self._ledger.note(
+            ACCEPTED,
+            job=job.job_id,
+            attempt=job.attempt,
+            subject=job.subject().hex(),
+            client=job.client,
+            data=[
+                {"owner": store.entry(t.name).owner, "name": t.name, "upload": t.upload}
+                for t in job.shared
+            ],
+            privacy=privacy.model_dump(mode="json") if privacy else None,
+        )
+        self._spent.reserve((job.job_id, job.attempt), case.gives)
+
+    def _attempt(
+        self,
+        job: BoundJob,
+        program: Program,
+        index: int,
+        recipients: dict[str, Recipient],
+        failed: Listener,
+    ) -> Attempt:
+        name = self._around.name
         preparing.check_outputs(job, program)
         openings = preparing.openings_by_round(program)
-        doors = self._doors(job, program, index, failed)
+        checkpoint = preparing.checkpoint_of(job, program, self._checkpoints, name)
+        source = preparing.source_of(job, program, self._store, checkpoint)
+        doors = self._doors(job, program, index, source, failed)
         attempt = Attempt(job, program, index, openings, recipients, doors)
         attempt.commitments = {
             table.name: self._store.entry(table.name).commitment for table in job.shared
         }
-        with self._lock:
-            self._open.add(attempt)
+        try:
+            with self._lock:
+                self._check_room(attempt)
+                self._open.add(attempt)
+        except MasqueError as error:
+            attempt.abort(error)
+            raise
         return attempt
+
+    @property
+    def memory_lent(self) -> int:
+        """Bytes that jobs may declare together."""
+        return self._limits.memory_bytes or memory.of_this_machine() // 2
+
+    @property
+    def memory_taken(self) -> int:
+        """Bytes that jobs have declared."""
+        with self._lock:
+            return sum(attempt.memory for attempt in self._open)
+
+    def _check_room(self, attempt: Attempt) -> None:
+        lent, name = self.memory_lent, self._around.name
+        taken = sum(other.memory for other in self._open)
+        if taken + attempt.memory <= lent:
+            return
+        fits = attempt.memory <= lent
+        raise Refused(
+            f"party {name!r} lends {lent >> 20} MiB to jobs, of which {taken >> 20} are taken, and "
+            f"job {attempt.job.job_id} needs {attempt.memory >> 20}.",
+            hint="Wait until another job has ended."
+            if fits
+            else f"Its operator can raise limits.memory_bytes; or use smaller batches than "
+            f"{attempt.job.spec.training.batch_size}.",
+            party=name,
+            job=attempt.job.job_id,
+            again=fits or None,
+        )
 
     def check_named(self, job: BoundJob, sender: str) -> int:
         """This party's place in the job; Refused if `sender` or a named service is not ours."""
@@ -131,6 +271,7 @@ class PartyWorkshop:
             self._open.discard(attempt)
             self._ended.add(attempt)
             self._ended.ended[COMPUTED if computed else FAILED] += 1
+        self._spent.let_go((attempt.job.job_id, attempt.job.attempt))
         memory.give_back_soon()
 
     def totals(self, *, ended: bool = False) -> Totals:
@@ -141,7 +282,9 @@ class PartyWorkshop:
                 totals.add(attempt)
         return totals
 
-    def _doors(self, job: BoundJob, program: Program, index: int, failed: Listener) -> Doors:
+    def _doors(
+        self, job: BoundJob, program: Program, index: int, source: Source, failed: Listener
+    ) -> Doors:
         around, limits = self._around, self._limits
         channels = {name: self._reach(name, failed) for name in job.parties if name != around.name}
         binding = Binding(job.job_id, job.attempt, job.parties, index, job.digest(), program.digest)
@@ -149,8 +292,8 @@ class PartyWorkshop:
             self._hub,
             binding,
             {name: pinned.channel for name, pinned in channels.items()},
-            patience=limits.patience_seconds,
-            opening=limits.connect_seconds,
+            patience=limits.lease_seconds,
+            opening=limits.lease_seconds,
             lifetime=DAY,
             meaning=lambda name, error: channels[name].meaning(error),
         )
@@ -159,15 +302,16 @@ class PartyWorkshop:
             lambda: DealerStream(around, job, program, failed),
             failed,
             budget=limits.prefetch_bytes,
-            patience=limits.patience_seconds,
+            patience=limits.lease_seconds,
         )
 
         def let_go() -> None:
             for pinned in channels.values():
                 pinned.close()
 
-        source = preparing.source_of(job, program, self._store)
-        return Doors(stock, exchange, source, self._ledger, let_go, self._store.spool)
+        return Doors(
+            stock, exchange, source, self._ledger, self._checkpoints, let_go, self._store.spool
+        )
 
     def _reach(self, name: str, failed: Listener) -> Pinned:
         """The way to another party; the job ends if that one's certificate is revoked."""

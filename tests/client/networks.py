@@ -61,10 +61,12 @@ class Running:
         assert found is not None, f"{name} does not run"
         return found
 
-    def revive(self, name: str) -> None:
-        place = self.place(name)
-        processes.stop([place])
-        processes.wait_until_ready([place], [processes.start(place, bound_to_us=True)])
+    def revive(self, *names: str) -> None:
+        """Stop services, if they run, and start them, all at once."""
+        places = [self.place(name) for name in names]
+        processes.stop(places)
+        started = [processes.start(place, bound_to_us=True) for place in places]
+        processes.wait_until_ready(places, started)
 
     def submit(self, epochs: int = SHORT, job_id: str | None = None) -> str:
         text = job_text(epochs)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,15 +23,7 @@ from masque.client import local_files, processes
 from masque.client.local_files import Network
 from masque.client.ports import free_ports
 from tests.client.networks import Running
-
-PATIENCE = 60.0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.05)
+from tests.waiting import PATIENCE
 
 
 @dataclass(frozen=True)

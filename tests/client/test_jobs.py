@@ -12,7 +12,7 @@ from masque.client import datasets, jobs, opening, sharing
 from masque.client.profile import load
 from masque.client.services import Services
 from masque.data import bundled
-from masque.errors import IdentityError, JobFailed, NotFound, ProtocolError
+from masque.errors import Conflict, IdentityError, JobFailed, NotFound, ProtocolError
 from masque.jobs import spec
 from tests.client.networks import JOB, SCHEMA, job_text, write_small
 
@@ -54,7 +54,7 @@ def test_a_model_kept_as_shares_is_nobodys(services: Services) -> None:
     with pytest.raises(NotFound, match="promised 'analyst' no model") as caught:
         _ = result.model
     assert "under the name 'kept-model'" in caught.value.hint
-    with pytest.raises(JobFailed, match="a model 'kept-model' is kept at party"):
+    with pytest.raises(Conflict, match="a model 'kept-model' is kept at party"):
         run(services, text)
 
 

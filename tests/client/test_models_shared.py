@@ -163,4 +163,14 @@ def test_from_a_job_to_a_job_that_starts_from_it(
     assert "'left' is a data set, not a model" in masque("train", wrong).err
     wrong.write_text(network_job(start=", start_from: netwrk-model"))
     assert "is not shared. Did you mean 'network-model'?" in masque("train", wrong).err
+
+    rules = tmp_path / "conditions.yaml"
+    rules.write_text("clients: [somebody]")
+    again = ("share-model", path, "--as", "network-model", "--replace")
+    assert masque(*again, "--conditions", rules).code == 0
+    wrong.write_text(network_job(start=start))
+    answer = masque("train", wrong)
+    assert answer.code == 4
+    assert "conditions of 'analyst' for the data set 'network-model' do not allow" in answer.err
+    assert masque(*again).code == 8, "they would be lost"
     assert masque("delete", "network-model").code == 0

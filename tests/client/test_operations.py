@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
-from masque.client import jobs
+from masque.client import jobs, sharing
 from masque.client.profile import load
 from masque.client.services import Services
+from masque.data import bundled
 from masque.errors import MasqueError, SpecError
 from masque.jobs import spec
 from masque.v1 import dealer_pb2, party_pb2
 from tests.client.networks import job_text
-from tests.client.observed import Observed, Series, observed, until
+from tests.client.observed import Observed, Series, observed
 from tests.client.shell import Shell
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operations.md"
@@ -30,6 +32,14 @@ OURS_NOT = {"up"}
 """What Prometheus itself adds."""
 
 SECRET_JOB, FAILED_JOB = "the-job-nobody-names", "the-job-that-fails"
+
+UNMATCHED = """\
+name: unmatched
+data: {columns: [here, there], label: malignant, holdout: 0.2}
+model: {kind: logistic_regression}
+training: {epochs: 1, batch_size: 32, optimizer: {kind: sgd, learning_rate: 0.1}}
+model_output: {sealed_to: [analyst]}
+"""
 
 
 @dataclass(frozen=True)
@@ -47,15 +57,25 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     with observed(tmp_path_factory.mktemp("observed")) as network:
         trace = network.services.trace.trace_id
         assert last(network, network.submit(job_id=SECRET_JOB)) is None
-        policy = network.network.home / "party-2" / "policy.yaml"
-        policy.write_text("models: [linear_regression]\n")
-        network.revive("party-2")
+        share_what_does_not_match(network, tmp_path_factory.mktemp("columns"))
         with network.services, Services(load(network.network.profile)) as network.services:
-            failure = last(network, network.submit(job_id=FAILED_JOB))
+            jobs.submit(network.services, UNMATCHED, spec.parse(UNMATCHED), FAILED_JOB)
+            failure = last(network, FAILED_JOB)
             assert failure is not None
-            until(lambda: all(network.scrape(n).total("masque_jobs_running") == 0 for n in ROLES))
+            running = "masque_jobs_running"
+            until(lambda: all(network.scrape(n).total(running) == 0 for n in ROLES), "it runs on")
             told = {name: network.scrape(name) for name in ROLES}
             yield Story(network, trace, failure, told)
+
+
+def share_what_does_not_match(network: Observed, folder: Path) -> None:
+    """Columns of two owners, who have other rows: that is known only once they are compared."""
+    files = bundled.write("breast-cancer", folder, by="columns")
+    lines = files.hospitals[1].read_text().splitlines()
+    lines[1], lines[2] = lines[2], lines[1]
+    files.hospitals[1].write_text("\n".join(lines) + "\n")
+    for path, schema, name in zip(files.hospitals, files.schemas, ("here", "there"), strict=True):
+        sharing.share(network.services.parties, path, schema, name)
 
 
 def last(network: Observed, job_id: str) -> MasqueError | None:
@@ -147,7 +167,7 @@ def test_the_numbers_of_all_services_agree(story: Story) -> None:
     assert coordinator[ended, {"outcome": "succeeded"}] == 1
     assert coordinator[ended, {"outcome": "failed"}] == 1
     assert one[ended, {"outcome": "computed"}] == 1
-    assert two["masque_datasets"] == 2 and two["masque_share_bytes"] > 0
+    assert two["masque_datasets"] == 4 and two["masque_share_bytes"] > 0
     for series in (dealer, one, two, coordinator):
         assert series.total("masque_jobs_running") == 0
         assert (
@@ -274,8 +294,11 @@ def test_a_refused_call_tells_it_as_well(story: Story, masque: Shell, tmp_path: 
 
 def test_spans_of_a_job_are_one_trace_at_all_services(story: Story) -> None:
     collector = story.network.collector
-    until(lambda: {span.service for span in collector.of(story.trace)} == set(ROLES))
-    until(lambda: "job" in {span.name for span in collector.of(story.trace)})
+    until(
+        lambda: {span.service for span in collector.of(story.trace)} == set(ROLES),
+        "a service has no span",
+    )
+    until(lambda: "job" in {span.name for span in collector.of(story.trace)}, "no job")
     spans = collector.of(story.trace)
     by_id = {span.span: span for span in spans}
     (job,) = [span for span in spans if span.name == "job"]
@@ -301,6 +324,9 @@ def test_a_spec_that_is_refused_is_a_failed_span(story: Story) -> None:
             jobs.submit(services, text, spec.parse(text))
         trace = services.trace.trace_id
     collector = story.network.collector
-    until(lambda: any(span.server for span in collector.of(trace) if span.service == "coordinator"))
+    until(
+        lambda: any(span.server for span in collector.of(trace) if span.service == "coordinator"),
+        "the coordinator has no span",
+    )
     (span,) = [s for s in collector.of(trace) if s.service == "coordinator"]
     assert span.failed and span.name == "masque.v1.Coordinator/Submit"

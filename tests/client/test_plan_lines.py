@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from masque.client import console
 from masque.client.app import main
-from masque.client.planning import Part, Plan, summed
+from masque.client.planning import Part, Plan, bound_for_planning, summed, tables_of
+from masque.jobs import spec
+from masque.jobs.compile import compile_job
+from masque.mpc.footprint import footprint
 
 JOB = """
 name: small
@@ -52,6 +56,21 @@ def test_epochs_are_one_line_that_adds_up_to_the_total(
     assert cells[-1][0] == "total"
     rounds = [int(row[1].replace(",", "")) for row in cells]
     assert sum(rounds[:-1]) == rounds[-1]
+
+
+def test_the_memory_that_a_party_needs_is_what_parties_go_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "schema.yaml").write_text(SCHEMA)
+    tables = [f"{name}={tmp_path / 'schema.yaml'}:20" for name in "ab"]
+    program = compile_job(bound_for_planning(spec.parse(JOB), tables_of(tables), 3))
+    arguments = ["plan", str(tmp_path / "job.yaml"), "--offline", "--parties=3"]
+    arguments += [f"--table={table}" for table in tables]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["memory_of_a_party"] == footprint(program)
+    assert main(arguments) == 0
+    assert f"a party needs {console.size(footprint(program))} at most" in capsys.readouterr().out
 
 
 NETWORK = """

@@ -71,4 +71,4 @@ def test_a_job_that_would_tell_more_is_refused(
     answer = masque("plan", job)
     assert answer.code == 4 and "Lower training.optimizer.learning_rate to 0.5" in answer.err
     answer = masque("train", job, "--watch")
-    assert answer.code == 7 and "Lower training.optimizer.learning_rate to" in answer.err
+    assert answer.code == 4 and "Lower training.optimizer.learning_rate to" in answer.err

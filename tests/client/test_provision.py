@@ -90,7 +90,7 @@ def test_services_and_people_understand_their_files(made: Provisioning) -> None:
     assert party.policy is not None
     allowed = policy.load(party.policy)
     assert (allowed.clients, allowed.recipients) == (("analyst",), ("analyst",))
-    assert allowed.coordinators == ("coordinator",) and "open" not in allowed.outputs
+    assert allowed.coordinators == ("coordinator",) and "open" not in (allowed.outputs or ())
     for organisation, person in (("university", "analyst"), ("hospital-a", "ward-3")):
         file = made.kits / organisation / "clients" / person / "profile.yaml"
         profile = load_profile(file)

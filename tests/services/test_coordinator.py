@@ -19,10 +19,10 @@ from masque.errors import (
     Refused,
     Unavailable,
 )
-from masque.jobs.conducting import ConductedJob
+from masque.jobs.conducting import Committed, ConductedJob
 from masque.jobs.record import Progress
 from masque.jobs.states import State
-from services.coordinator.attempt import blame
+from services.coordinator.blame import blame
 from services.coordinator.board import Board
 from services.coordinator.store import Sealed, Store, StoredJob
 
@@ -49,6 +49,10 @@ def test_a_job_comes_back_as_it_was_stored(tmp_path: Path) -> None:
         round=1,
         waiting=frozenset({"b"}),
         stopping=frozenset({"a"}),
+        resumed=Committed(1, 2, False),
+        committed=Committed(2, 5, True),
+        committing=frozenset({"b"}),
+        begun=12.5,
     )
     with Store(path) as store:
         store.add(stored())
@@ -57,7 +61,9 @@ def test_a_job_comes_back_as_it_was_stored(tmp_path: Path) -> None:
     with Store(path) as store:
         found = store.job("j-1")
         assert found is not None
-        assert found.conducted == job
+        assert found.conducted == replace(job, round_names=()), (
+            "these are known by the next attempt"
+        )
         assert store.sealed("j-1", 1, "analyst") == list(sealed)
         assert store.sealed("j-1", 2, "analyst") == []
         assert [event.state for event in store.events("j-1", 0)] == ["submitted", "training"]
@@ -84,7 +90,7 @@ def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with sqlite3.connect(other) as database:
         database.execute("PRAGMA user_version=99")
     database.close()
-    with pytest.raises(MasqueError, match="has format 99, this version of Masque reads 2"):
+    with pytest.raises(MasqueError, match="has format 99, this version of Masque reads 4"):
         Store(other)
 
 
@@ -99,6 +105,33 @@ def test_a_store_of_an_earlier_format_is_read_on(tmp_path: Path) -> None:
         assert [job.trace for job in store.jobs(2)] == ["00-...", ""]
     with Store(path) as store:
         assert store.job("j-1") == stored()
+
+
+def test_who_has_not_heard_of_an_end_is_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    job = stored().conducted
+    with Store(path) as store:
+        store.add(stored())
+        store.update(replace(job, state=State.TRAINING), "{}")
+        assert store.owed() == {}, "it has not ended"
+        store.update(replace(job, state=State.FAILED), "{}", ended="now")
+        store.heard(job.parties[0], "j-1")
+    with Store(path) as store:
+        assert store.owed() == {party: {"j-1": ""} for party in job.parties[1:]}
+        store.heard(job.parties[1], "j-1")
+        assert store.owed() == {}
+
+
+def test_what_was_interrupted_in_an_earlier_format_has_failed(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with Store(path) as store:
+        store.add(stored())
+        store.add(stored("j-2"))
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        text = "UPDATE jobs SET conducted = json_set(conducted, '$.state', 'interrupted')"
+        database.executescript(f"{text} WHERE job_id = 'j-1'; PRAGMA user_version=2;")
+    with Store(path) as store:
+        assert [job.conducted.state for job in store.jobs(2)] == [State.SUBMITTED, State.FAILED]
 
 
 WRITER = """

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masque.errors import Conflict, JobFailed, MasqueError, ProtocolError, Refused, Unavailable
+from masque.errors import (
+    Conflict,
+    JobFailed,
+    MasqueError,
+    ProtocolError,
+    Refused,
+    Unavailable,
+    passing,
+)
 from masque.jobs.bound import BoundJob
 from masque.mpc import inprocess
 from masque.v1.dealer_pb2 import Material
@@ -295,6 +303,18 @@ def test_what_is_over_is_not_dealt_again() -> None:
     with pytest.raises(JobFailed, match="party-1 left"):
         register.find("job-1", 1)
     assert register.known(a_job(2)) is None and not register.active
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_who_comes_after_an_end_that_is_no_refusal_hears_that_another_attempt_may_go_well(
+    again: bool,
+) -> None:
+    register = Register(4)
+    register.admit(entry(a_job()))
+    register.end("job-1", 1, JobFailed("party-1 left", service="party-1", again=again))
+    with pytest.raises(JobFailed) as told:
+        register.find("job-1", 1)
+    assert passing(told.value) is again
 
 
 def test_there_is_room_for_so_many_jobs() -> None:

@@ -1,168 +1,39 @@
-"""A job's life at a party, and its stock of material, with time and network in the test's hand."""
+"""A job's life at a party, with time and network in the test's hand."""
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
-from masque.errors import JobFailed, MasqueError, ProtocolError, Refused, Unavailable
-from masque.jobs.bound import BoundJob
+from masque.data.checkpoints import Checkpoint, Checkpoints
+from masque.data.keys import StoreKey
+from masque.errors import (
+    JobFailed,
+    MasqueError,
+    NotFound,
+    ProtocolError,
+    Refused,
+    Unavailable,
+    passing,
+)
+from masque.jobs.bound import BoundJob, Resume
 from masque.jobs.computing import ComputedJob
 from masque.jobs.states import State
-from masque.v1.dealer_pb2 import Material
-from masque.wire.material import pack, seed_message
 from services.party.attempt import Account, Attempt
 from services.party.job import Job
 from services.party.jobs import Jobs, Memory
 from services.party.results import Sealed
-from services.party.stock import Stock
 from tests.services.handmade import compile_handmade
 from tests.services.test_dealer import a_job
 
 SEED = bytes(range(32))
-
-
-# -- the stock -----------------------------------------------------------------------------------
-
-
-class Tap:
-    """A stream of material that the test turns on: messages, an error, or None at its end."""
-
-    def __init__(self) -> None:
-        self.queue: queue.Queue[Material | MasqueError | None] = queue.Queue()
-        self.cancelled = threading.Event()
-
-    def messages(self) -> Iterator[Material]:
-        while (message := self.queue.get()) is not None:
-            if isinstance(message, MasqueError):
-                raise message
-            yield message
-
-    def cancel(self) -> None:
-        self.cancelled.set()
-        self.queue.put(JobFailed("cancelled"))
-
-    def give(self, *items: tuple[int, bytes]) -> None:
-        for message in pack(items):
-            self.queue.put(message)
-
-
-def a_stock(budget: int = 1000, patience: float = 5.0) -> tuple[Stock, Tap, list[MasqueError]]:
-    tap, heard = Tap(), list[MasqueError]()
-    stock = Stock("dealer", lambda: tap, heard.append, budget=budget, patience=patience)
-    stock.start()
-    tap.queue.put(seed_message(SEED))
-    return stock, tap, heard
-
-
-def test_a_stock_hands_out_by_position_once() -> None:
-    stock, tap, heard = a_stock()
-    tap.give((0, b"ab"), (3, b"cde"))
-    tap.queue.put(None)
-    assert stock.seed() == SEED
-    assert bytes(stock.corrections(0, 2)) == b"ab" and bytes(stock.corrections(3, 3)) == b"cde"
-    stock.finish()
-    with pytest.raises(ProtocolError, match="ended before position 4"):
-        stock.corrections(4, 1)
-    assert stock.received == 5 and not heard and "ab" not in repr(stock)
-
-
-@pytest.mark.parametrize(("position", "size"), [(1, 2), (0, 3)])
-def test_material_for_another_place_is_refused(position: int, size: int) -> None:
-    stock, tap, _ = a_stock()
-    tap.give((0, b"ab"))
-    with pytest.raises(ProtocolError, match="dealer 'dealer'"):
-        stock.corrections(position, size)
-
-
-def test_more_than_the_program_needs_is_refused() -> None:
-    stock, tap, _ = a_stock()
-    tap.give((0, b"ab"))
-    with pytest.raises(ProtocolError, match="more than"):
-        stock.finish()
-
-
-def test_a_stock_reads_no_further_than_its_budget() -> None:
-    stock, tap, _ = a_stock(budget=10)
-    for position in range(10):
-        tap.give((position, bytes(5)))
-    time.sleep(0.2)
-    assert 10 <= stock.received <= 15
-    for position in range(10):
-        assert len(stock.corrections(position, 5)) == 5
-    assert stock.received == 50
-
-
-def test_a_correction_may_be_longer_than_the_budget_if_the_core_wants_it() -> None:
-    stock, tap, _ = a_stock(budget=10)
-    for message in pack([(0, b"ab"), (1, bytes(100)), (2, b"c")], limit=8):
-        tap.queue.put(message)
-    assert [len(stock.corrections(k, size)) for k, size in enumerate((2, 100, 1))] == [2, 100, 1]
-
-
-def test_a_dealer_whose_correction_never_ends_is_named_and_fills_no_memory() -> None:
-    stock, tap, heard = a_stock(budget=100)
-    for _ in range(1000):
-        tap.queue.put(Material(positions=[0], sizes=[10], corrections=bytes(10), unfinished=True))
-    with pytest.raises(ProtocolError, match="does not end") as raised:
-        stock.corrections(0, 20)
-    assert raised.value.where["service"] == "dealer" and heard
-    assert stock.received <= 120
-
-
-def test_corrections_without_content_do_not_fill_the_memory() -> None:
-    stock, tap, _ = a_stock(patience=60.0)
-    step = 1 << 14
-    for first in range(0, 16 * step, step):
-        tap.queue.put(Material(positions=range(first, first + step), sizes=[0] * step))
-    stock.seed()
-    for position in range(16 * step):
-        assert not stock.corrections(position, 0)
-        assert len(stock._items) <= 5 * step
-
-
-def test_a_silent_dealer_is_named() -> None:
-    stock, _, _ = a_stock(patience=0.2)
-    stock.seed()
-    with pytest.raises(Unavailable, match="'dealer' sent nothing for") as raised:
-        stock.corrections(0, 1)
-    assert raised.value.where["service"] == "dealer"
-
-
-def test_a_broken_stream_is_heard_of_at_once_and_drops_what_was_there() -> None:
-    stock, tap, heard = a_stock()
-    tap.give((0, b"ab"))
-    tap.queue.put(Unavailable("gone", service="dealer"))
-    for _ in range(50):
-        if heard:
-            break
-        time.sleep(0.02)
-    assert [str(error) for error in heard] == ["gone"]
-    with pytest.raises(Unavailable, match="gone"):
-        stock.corrections(0, 2)
-    with pytest.raises(Unavailable, match="gone"):
-        stock.seed()
-
-
-def test_a_closed_stock_leaves_the_dealer_and_tells_nobody() -> None:
-    stock, tap, heard = a_stock()
-    stock.seed()
-    stock.close(JobFailed("over"))
-    assert tap.cancelled.wait(2)
-    with pytest.raises(JobFailed, match="over"):
-        stock.corrections(0, 1)
-    time.sleep(0.7)
-    assert not heard
-
-
-# -- the life of a job ---------------------------------------------------------------------------
 
 
 class Doors:
@@ -173,7 +44,9 @@ class Doors:
         self.exchange: Any = self
         self.source: Any = None
         self.ledger: Any = None
+        self.checkpoints: Any = None
         self.ended: list[str] = []
+        self.told: MasqueError | None = None
         self.rounds, self.waited, self.received = 0, 0.0, 0
         self.traffic: dict[str, Any] = {}
 
@@ -182,6 +55,7 @@ class Doors:
 
     def abort(self, error: MasqueError) -> None:
         self.ended.append(f"aborted: {error}")
+        self.told = error
 
     def close(self, error: MasqueError | None = None) -> None:
         self.ended.append("closed")
@@ -220,6 +94,10 @@ class Workshop:
 
     def closed(self, attempt: Attempt, *, computed: bool) -> None:
         self.numbers.append(attempt.account())
+
+
+def kept_in(directory: Path) -> Checkpoints:
+    return Checkpoints(directory / "checkpoints", StoreKey(bytes(32)))
 
 
 def new_job() -> tuple[Job, Workshop]:
@@ -283,14 +161,135 @@ def test_what_fails_while_nobody_asks_is_told_when_somebody_does() -> None:
     assert raised.value.where["service"] == "dealer" and len(workshop.numbers) == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "again"), [(Unavailable("the dealer is gone."), True), (Refused("no."), False)]
+)
+def test_peers_hear_whether_another_attempt_may_go_well(error: MasqueError, again: bool) -> None:
+    job, workshop = new_job()
+    job.prepare(a_job(), "coordinator")
+    job._break(1, error)
+    assert workshop.doors.told is not None and passing(workshop.doors.told) is again
+
+
 def test_a_silent_coordinator_loses_its_job() -> None:
     job, workshop = new_job()
-    assert not job.overdue(0.0, 0.0)
+    assert not job.overdue(0.0)
     job.prepare(a_job(), "coordinator")
-    assert not job.overdue(10.0, 10.0)
-    assert job.overdue(0.0, 10.0) and workshop.doors.ended[-1] == "let go"
+    assert not job.overdue(10.0)
+    assert job.overdue(0.0) and workshop.doors.ended[-1] == "let go"
     with pytest.raises(JobFailed, match="silent"):
         job.begin("coordinator", 1, 0)
+
+
+def test_a_coordinator_that_renews_its_lease_keeps_its_job() -> None:
+    job, _ = new_job()
+    job.prepare(a_job(), "coordinator")
+    job.touched -= 100
+    job.renew("coordinator", 1)
+    assert not job.overdue(50.0)
+    job.touched -= 100
+    with pytest.raises(ProtocolError, match="belongs to coordinator"):
+        job.renew("stranger", 1)
+    with pytest.raises(ProtocolError, match="attempt 2"):
+        job.renew("coordinator", 2)
+    assert job.overdue(50.0), "others renew nothing"
+    with pytest.raises(JobFailed, match="silent"):
+        job.renew("coordinator", 1)
+
+
+def test_the_end_of_a_job_destroys_its_checkpoints_but_not_at_a_strangers_word(
+    tmp_path: Path,
+) -> None:
+    checkpoints = kept_in(tmp_path)
+    jobs = Jobs(Memory(tmp_path / "jobs"), Workshop(), checkpoints, capacity=2)
+    taken = ComputedJob("job-1", State.PREPARING, "coordinator", 1, subject=a_job().subject())
+    Memory(tmp_path / "jobs").store(taken)
+    shares = {"w": np.arange(4, dtype=np.uint64)}
+    checkpoint = Checkpoint("job-1", 1, 2, False, a_job().subject(), shares)
+    checkpoints.write(checkpoint, a_job().canonical(), None)
+    jobs.forget("job-1", "stranger")
+    assert checkpoints.read("job-1", 1, 2).subject == a_job().subject()
+    jobs.forget("unknown", "coordinator")
+    jobs.forget("job-1", "coordinator")
+    assert checkpoints.jobs() == {}
+
+
+class Trained:
+    """An interpreter that has just run a training round."""
+
+    stopped, round = False, 2
+
+    def run_round(self, k: int) -> None:
+        """Opens the bit that says so."""
+        self.stopped, self.round = True, k + 1
+
+    def skip_round(self, k: int) -> None:
+        self.round = k + 1
+
+    def state(self) -> dict[str, Any]:
+        return {"gram": np.arange(4, dtype=np.uint64)}
+
+
+def trained(checkpoints: Checkpoints, resume: Resume | None = None) -> Attempt:
+    """An attempt of which a training round can be committed."""
+    doors = Doors()
+    doors.checkpoints = checkpoints
+    job = a_job().at_attempt(2 if resume else 1, resume)
+    program = compile_handmade(job)
+    attempt = Attempt(job, program, 0, [[]] * len(program.rounds), {}, cast(Any, doors))
+    attempt._party = cast(Any, Trained())
+    return attempt
+
+
+def test_what_is_committed_tells_that_training_had_stopped_before(tmp_path: Path) -> None:
+    """The interpreter of a later attempt is not told the bit again."""
+    checkpoints = kept_in(tmp_path)
+    attempt = trained(checkpoints, Resume(attempt=1, round=1, stopped=True))
+    assert attempt.stopped and attempt.skips(2) and not attempt.skips(1)
+    assert attempt.commit(1)
+    assert checkpoints.read(attempt.job.job_id, 2, 2).stopped
+    assert not trained(checkpoints).stopped
+
+
+def test_the_round_that_stops_training_is_committed_and_none_after_it(tmp_path: Path) -> None:
+    """Though it is one of those that are left out once training has stopped."""
+    checkpoints = kept_in(tmp_path)
+    attempt = trained(checkpoints)
+    assert not attempt.skips(2)
+    assert attempt.run(2) and attempt.skips(2) and attempt.commit(2)
+    assert checkpoints.read(attempt.job.job_id, 1, 3).stopped
+    assert not attempt.run(3)
+
+
+def test_a_commit_that_meets_the_end_of_its_job_leaves_nothing_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is about to write as the coordinator says that all of it is over."""
+    checkpoints = kept_in(tmp_path)
+    attempt = trained(checkpoints)
+    write = checkpoints.write
+
+    def late(*arguments: Any) -> None:
+        attempt.abort(JobFailed("cancelled by analyst"))
+        checkpoints.forget(attempt.job.job_id)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoints, "write", late)
+    with pytest.raises(JobFailed, match="cancelled by analyst"):
+        attempt.commit(1)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_commit_that_meets_the_end_of_its_attempt_leaves_the_one_before(tmp_path: Path) -> None:
+    checkpoints = kept_in(tmp_path)
+    attempt = trained(checkpoints)
+    assert attempt.commit(1)
+    attempt._ended = JobFailed("party-1 is gone")
+    with pytest.raises(JobFailed, match="party-1 is gone"):
+        attempt.commit(2)
+    assert checkpoints.read(attempt.job.job_id, 1, 2).shares["gram"].tolist() == [0, 1, 2, 3]
+    with pytest.raises(NotFound):
+        checkpoints.read(attempt.job.job_id, 1, 3)
 
 
 def test_a_later_attempt_ends_the_earlier_one() -> None:
@@ -307,7 +306,7 @@ def test_a_later_attempt_ends_the_earlier_one() -> None:
 
 def test_a_party_remembers_attempts_through_a_crash(tmp_path: Path) -> None:
     memory = Memory(tmp_path / "jobs")
-    jobs = Jobs(memory, Workshop(), capacity=2)
+    jobs = Jobs(memory, Workshop(), kept_in(tmp_path), capacity=2)
     assert memory.recall("job-1").state is State.ABSENT
     taken = ComputedJob("job-1", State.PREPARING, "coordinator", 3, subject=a_job().subject())
     memory.store(taken)
@@ -324,7 +323,7 @@ def test_a_party_remembers_attempts_through_a_crash(tmp_path: Path) -> None:
 
 
 def test_there_is_room_for_so_many_jobs(tmp_path: Path) -> None:
-    jobs = Jobs(Memory(tmp_path / "jobs"), Workshop(), capacity=1)
+    jobs = Jobs(Memory(tmp_path / "jobs"), Workshop(), kept_in(tmp_path), capacity=1)
     jobs.take_up("job-1").prepare(a_job(), "coordinator")
     assert jobs.busy == 1 and jobs.take_up("job-1").busy
     with pytest.raises(Refused, match="busy with 1 jobs"):

@@ -17,9 +17,10 @@ from masque.data.store import Store
 from masque.data.table import FeatureColumn, TableInfo, describe
 from masque.errors import Refused
 from masque.v1 import party_pb2
+from masque.wire.authority import create_authority
 from masque.wire.tls import MAX_MESSAGE
 from services.party import uploads
-from tests.services.village import CALL, Village, upload_messages
+from tests.services.village import CALL, PROJECT, Village, upload_messages
 
 
 def wide(columns: int) -> TableInfo:
@@ -50,11 +51,17 @@ def test_what_would_make_the_list_too_long_is_refused(
     share = np.zeros((1, info.columns), dtype=np.uint64)
     size = len(info.model_dump_json())
     monkeypatch.setattr(uploads, "MOST_DESCRIBED", 2 * size)
-    with Store(tmp_path) as store:
+    trust = create_authority(tmp_path / "authority", PROJECT).trust
+    with Store(tmp_path / "data") as store:
+
+        def take_in(name: str) -> None:
+            messages = upload_messages(name, "u", info, share)
+            uploads.take_in(iter(messages), store, "owner", "party-a", trust)
+
         for name in ("one", "two", "two"):
-            uploads.take_in(iter(upload_messages(name, "u", info, share)), store, "owner")
+            take_in(name)
         with pytest.raises(Refused, match="descriptions of"):
-            uploads.take_in(iter(upload_messages("three", "u", info, share)), store, "owner")
+            take_in("three")
         assert [entry.name for entry in store.list()] == ["one", "two"]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from masque.data.kept import KeptModels
-from masque.data.pages import load_key
+from masque.data.keys import load_key
 from masque.data.store import Store
 from masque.data.table import canonical_json
 from masque.errors import Conflict, IdentityError, InputError, MasqueError
@@ -120,7 +120,7 @@ def test_a_later_attempt_has_a_receipt_of_its_own(village: Village, tmp_path: Pa
     job = a_job(village)
     village.prepare(job)
     village.run_rounds(job, [0])
-    again = job.next_attempt()
+    again = job.at_attempt(2)
     village.run(again)
     trust = village.authority.trust
     receipt = join(again, statements(village, again).values(), trust)

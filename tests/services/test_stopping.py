@@ -26,19 +26,12 @@ from masque.wire.identity import Identity, Role
 from tests.client.networks import Running, job_text, running
 from tests.services.handmade import STEPS, gram
 from tests.services.village import PROJECT, Service, Village, patients, upload_messages
+from tests.waiting import PATIENCE, until
 
-PATIENCE = 60.0
 ENDLESS = 10_000
 """Epochs: minutes of training, and more material than a dealer deals ahead."""
 
 SERVICES = ("dealer", "party-2", "coordinator")
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
 
 
 # -- whole networks ------------------------------------------------------------------------------
@@ -51,7 +44,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         for place in made.network.places:
             limits = {"prefetch_bytes": 1 << 20} if place.role == "party" else {}
             configure(place.config, stop_seconds=30.0, **({"limits": limits} if limits else {}))
-            made.revive(place.name)
+        made.revive(*(place.name for place in made.network.places))
         yield made
 
 
@@ -59,10 +52,18 @@ def configure(path: Path, **changes: Any) -> None:
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
 
 
-def end_of(net: Running, job_id: str) -> JobFailed:
-    with pytest.raises(JobFailed) as caught:
-        jobs.finished(net.services, job_id)
-    return caught.value
+def first(net: Running, job_id: str, so: Callable[[jobs.JobEvent], bool]) -> jobs.JobEvent:
+    """The first event of a job under way that is so."""
+    for event in jobs.watch(net.services, job_id):
+        assert not event.ended, event.error
+        if so(event):
+            return event
+    raise AssertionError("a watch that ends says so")
+
+
+def trains(event: jobs.JobEvent) -> bool:
+    """Past what every attempt begins with."""
+    return event.state == "training" and event.progress.round > 1
 
 
 def gone(net: Running, name: str) -> bool:
@@ -83,12 +84,12 @@ def test_an_idle_service_ends_at_once(net: Running, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_job_that_cannot_end_in_time_is_interrupted(net: Running, name: str) -> None:
-    """It names who was stopped; what waits is run by a coordinator that comes back."""
+def test_a_job_that_cannot_end_in_time_waits_and_goes_on(net: Running, name: str) -> None:
+    """It names who was stopped; so with what waits at a coordinator that is stopped."""
     if name == "dealer":  # it knows no pace: it deals on for as long as it may
         configure(net.place(name).config, stop_seconds=1.0)
         net.revive(name)
-    job_id, waiting = net.submit(ENDLESS), net.submit()
+    job_id, short = net.submit(ENDLESS), net.submit()
     net.until_training(job_id)
     began = time.monotonic()
     os.kill(net.pid(name), signal.SIGTERM)
@@ -96,15 +97,18 @@ def test_a_job_that_cannot_end_in_time_is_interrupted(net: Running, name: str) -
     assert time.monotonic() - began < 25, "it did not use up its time"
     if name == "coordinator":
         net.revive(name)
-    error = end_of(net, job_id)
+    event = first(net, job_id, lambda event: event.state == "waiting")
     who = "the coordinator" if name == "coordinator" else name
-    assert error.message == f"Job {job_id} was interrupted: {who} was stopped."
-    assert "Submit it again" in error.hint
-    if name == "coordinator":
-        assert jobs.finished(net.services, waiting).state == "succeeded"
-    else:
+    assert event.progress.reason == f"{who} was stopped"
+    assert event.progress.culprit == ("" if name == "coordinator" else name)
+    committed = event.progress.round
+    assert committed > 0, "the rounds that all parties have done are not lost"
+    if name != "coordinator":
         net.revive(name)
-    assert jobs.finished(net.services, net.submit()).state == "succeeded"
+    again = first(net, job_id, lambda event: event.progress.attempt > 1 and trains(event))
+    assert again.progress.round >= committed, "it goes on where it was"
+    assert jobs.finished(net.services, short).state == "succeeded"
+    assert jobs.cancel(net.services, job_id) == "cancelled"
     assert "incident" not in net.place(name).log.read_text()
 
 

@@ -46,7 +46,7 @@ SYMPTOMS: list[tuple[Stand, str]] = [
 
 @pytest.fixture(scope="module")
 def village(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Village]:
-    limits = {"connect_seconds": 2.0}
+    limits = {"lease_seconds": 2.0}
     root = tmp_path_factory.mktemp("strange")
     made = Village(root, ("party-a", "party-b"), limits=limits)
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import pytest
 
 from masque.client import jobs, local
 from tests.client.networks import Running, running
+from tests.waiting import until
 
-PATIENCE = 60.0
 MANY = 150
 """Connections of each kind, to each service."""
 
@@ -45,13 +45,6 @@ def addresses(net: Running) -> dict[str, tuple[str, int]]:
     }
 
 
-def until(true: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
-
-
 def knock(address: tuple[str, int], message: bytes) -> None:
     """Connect, say something, listen a moment, leave."""
     with suppress(OSError), socket.create_connection(address, timeout=5) as connection:
@@ -74,6 +67,14 @@ def greet(address: tuple[str, int]) -> None:
         connection.recv(10)
 
 
+def scan(address: tuple[str, int]) -> None:
+    for message in SCANS.values():
+        for _ in range(MANY // 5):
+            knock(address, message)
+    for _ in range(MANY // 5):
+        greet(address)
+
+
 def test_strangers_are_no_trouble(net: Running) -> None:
     """Services stay healthy, give back what strangers took, and say little; the job succeeds."""
     jobs.finished(net.services, net.submit())
@@ -82,12 +83,8 @@ def test_strangers_are_no_trouble(net: Running) -> None:
     lines = {name: said(net, name) for name in processes}
     job_id = net.submit(EPOCHS)
     net.until_training(job_id)
-    for address in addresses(net).values():
-        for message in SCANS.values():
-            for _ in range(MANY // 5):
-                knock(address, message)
-        for _ in range(MANY // 5):
-            greet(address)
+    with ThreadPoolExecutor(len(processes)) as pool:
+        list(pool.map(scan, addresses(net).values()))
     with ExitStack() as silent:
         for address in addresses(net).values():
             for _ in range(MANY):

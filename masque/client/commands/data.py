@@ -16,11 +16,22 @@ from masque.client.commands.options import Json, ProfilePath
 schema_app = typer.Typer(no_args_is_help=True, help="Schemas: what the columns of a file are.")
 
 
+Conditions = Annotated[
+    Path | None,
+    typer.Option(
+        "--conditions",
+        metavar="C",
+        help="What may be done with it, to be signed with your key: docs/policy.md.",
+    ),
+]
+
+
 def share(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or Parquet.")],
     schema: Annotated[Path, typer.Option("--schema", metavar="S", help="Its schema file.")],
     name: Annotated[str, typer.Option("--name", metavar="N", help="What jobs will call it.")],
     replace: Annotated[bool, typer.Option("--replace", help="Replace a data set of ours.")] = False,
+    conditions: Conditions = None,
     profile: ProfilePath = None,
     json: Json = False,
 ) -> None:
@@ -29,9 +40,17 @@ def share(
     from masque.client.profile import load
     from masque.client.services import Services
 
+    allowed = _loaded(conditions)
     with Services(load(profile)) as services, _bar(quiet=json) as progress:
+        attach = sharing.signing(allowed, services.credentials.renewed()) if allowed else None
         shared = sharing.share(
-            services.parties, file, schema, name, replace=replace, progress=progress
+            services.parties,
+            file,
+            schema,
+            name,
+            replace=replace,
+            conditions=attach,
+            progress=progress,
         )
     if json:
         _emit_shared(shared)
@@ -51,16 +70,21 @@ def share_model(
         str, typer.Option("--as", "--name", metavar="N", help="What model.start_from will call it.")
     ],
     replace: Annotated[bool, typer.Option("--replace", help="Replace a model of ours.")] = False,
+    conditions: Conditions = None,
     profile: ProfilePath = None,
     json: Json = False,
 ) -> None:
     """Split the parameters of a network into random shares, for training to start from it."""
-    from masque.client import models_shared
+    from masque.client import models_shared, sharing
     from masque.client.profile import load
     from masque.client.services import Services
 
+    allowed = _loaded(conditions)
     with Services(load(profile)) as services:
-        shared = models_shared.share_model(services.parties, file, name, replace=replace)
+        attach = sharing.signing(allowed, services.credentials.renewed()) if allowed else None
+        shared = models_shared.share_model(
+            services.parties, file, name, replace=replace, conditions=attach
+        )
     if json:
         _emit_shared(shared)
         return
@@ -95,6 +119,11 @@ def datasets(profile: ProfilePath = None, json: Json = False) -> None:
         for view in views
     ]
     console.table(["name", "rows", "features", "label", "owner", "shared", ""], rows)
+    for view in views:
+        if view.conditions is not None:
+            console.line(
+                f"conditions of {view.owner} for {view.name}: {view.conditions.in_words()}"
+            )
 
 
 def delete(
@@ -158,6 +187,13 @@ def _bar(quiet: bool) -> Iterator[Callable[..., None] | None]:
         yield show
 
 
+def _loaded(path: Path | None) -> Any:
+    """Conditions from their file, before anything is sent."""
+    from masque.jobs import conditions
+
+    return conditions.load(path) if path is not None else None
+
+
 def _emit_shared(shared: Any) -> None:
     console.emit(
         {
@@ -178,5 +214,6 @@ def _view(view: Any) -> dict[str, Any]:
         "created": view.created,
         "parties": view.parties,
         "problem": view.problem,
+        "conditions": view.conditions.given if view.conditions else None,
         "table": view.info.model_dump(mode="json"),
     }

@@ -122,6 +122,10 @@ def verify_receipt(
                 "program": first["program"],
                 "parties": list(bound.parties),
                 "data": [table.name for table in bound.shared],
+                "conditions": {
+                    said.dataset: {"owner": said.owner, **said.conditions.given}
+                    for said in receipt.conditions
+                },
                 "disclosures": receipt.disclosures,
                 "bits": receipt.bits,
                 "ledgers": checked,
@@ -135,6 +139,9 @@ def verify_receipt(
     )
     console.line(f"program: {first['program']}, Masque {first['versions']['masque']}")
     console.line(f"data: {', '.join(table.name for table in bound.shared)}")
+    for said in receipt.conditions:
+        rules = said.conditions.in_words()
+        console.line(f"conditions of {said.owner} for {said.dataset}: {rules}")
     rows = [(item["what"], item["bits"], ", ".join(item["to"])) for item in receipt.disclosures]
     console.table(["disclosed", "bits", "to"], [*rows, ("all", receipt.bits, "")])
     if checked:
@@ -174,6 +181,12 @@ def _about(line: Line) -> tuple[Any, ...]:
     if line.kind == "opened":
         what, bits, to = entry["what"], entry["bits"], ", ".join(entry["to"])
         return f"{entry['job']} ({entry['attempt']})", what, bits, to
+    if line.kind == "accepted":
+        data = ", ".join(used["name"] for used in entry["data"])
+        return f"{entry['job']} ({entry['attempt']})", f"on {data} for {entry['client']}", "", ""
+    if line.kind in ("approved", "denied"):
+        why = f": {entry['reason']}" if entry["reason"] else ""
+        return entry["job"], f"by {entry['by']}{why}", "", ""
     if line.kind == "deleted":
         how = "replaced" if entry["replaced"] else "deleted"
         return entry["dataset"], f"{how} by {entry['by']}", "", ""

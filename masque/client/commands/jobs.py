@@ -42,6 +42,7 @@ def jobs(
     json: Json = False,
 ) -> None:
     """List the jobs at the coordinator."""
+    from masque.client import display
     from masque.client import jobs as at_coordinator
     from masque.client.profile import load
     from masque.client.services import Services
@@ -58,7 +59,7 @@ def jobs(
             f"{view.progress.round}/{view.progress.of}" if view.progress.of else "-",
             view.submitted[:19].replace("T", " "),
             view.client,
-            view.error.message if view.error else "",
+            view.error.message if view.error else display.waiting(view.progress),
         )
         for view in views
     ]

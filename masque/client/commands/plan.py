@@ -155,6 +155,10 @@ def _show(found: Any) -> None:
         ["training round", "rounds", "a party sends", "dealer sends", "products", "time"], rows
     )
     console.line(f"\nRounds and bytes are exact; {_whose(found)}")
+    console.line(
+        f"Memory: a party needs {console.size(found.memory)} at most (beside its"
+        " limits.prefetch_bytes), and keeps that free of other jobs."
+    )
     for name, bits, to in _grouped(found.openings):
         console.line(f"Opened to {', '.join(to)}: {name}, {bits} bits")
     for text in planning.privacy_lines(found.privacy):
