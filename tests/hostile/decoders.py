@@ -21,10 +21,10 @@ from masque.client.predictor import Predictor
 from masque.data import encode, pages, readers, schema, table
 from masque.data.chunks import checksum
 from masque.data.kept import KeptModels
-from masque.data.pages import StoreKey
+from masque.data.keys import StoreKey
 from masque.data.store import Store
 from masque.errors import IdentityError
-from masque.jobs import bound, document, ledger, policy, record, spec
+from masque.jobs import bound, conditions, document, ledger, policy, record, spec
 from masque.v1 import coordinator_pb2, dealer_pb2, party_pb2
 from masque.wire import (
     certificates,
@@ -36,6 +36,7 @@ from masque.wire import (
     receipts,
     tracing,
 )
+from masque.wire import conditions as signed
 from masque.wire.binding import KEYS, Binding, read_claim
 from masque.wire.frames import CHUNK, GREETING, Assembly, check_greeting, frame
 from masque.wire.identity import parse_identity
@@ -46,6 +47,7 @@ from masque.wire.sealing import seal, unseal
 from masque.wire.settings import load_settings
 from masque.wire.withdrawing import find, revoke
 from services.coordinator.peers import _items
+from services.party.approvals import Approvals
 from services.party.jobs import Memory
 from services.party.results import Results
 from services.party.settings import PartySettings
@@ -54,6 +56,7 @@ from tests.client.projects import PROJECT as PROJECT_FILE
 from tests.client.test_model import trained as linear
 from tests.client.test_network_model import trained as network
 from tests.data.files import GOOD, HEADER, PATIENTS
+from tests.hostile import stores
 from tests.jobs import examples
 from tests.services.test_settings import PARTY
 from tests.wire.conftest import PROJECT, Project
@@ -81,7 +84,8 @@ def decoders(trusted: Project, folder: Path, store: Store) -> list[Decoder]:
     found: list[Decoder] = []
     for make in (_wire, _identities, _sealed, _jobs, _data, _models, _files, _books):
         found += make(trusted, folder)
-    return [*found, *_services(store)]
+    found += [Decoder(*parts) for parts in stores.decoders(folder)]
+    return [*found, *_services(trusted, store)]
 
 
 def _wire(trusted: Project, folder: Path) -> Iterator[Decoder]:
@@ -184,6 +188,24 @@ def _sealed(trusted: Project, folder: Path) -> Iterator[Decoder]:
 
     yield Decoder("sealed share", opened, [sealed], 1500)
 
+    def believed(raw: bytes) -> object:
+        signed.believe(raw.decode("latin-1"), trust, then=True)
+        return signed.believe(raw.decode("latin-1"), trust)
+
+    yield Decoder("signed conditions", believed, [_conditions(trusted)], 2000)
+
+
+def _conditions(trusted: Project) -> bytes:
+    """Of the upload in `_services`."""
+    return signed.attach(
+        conditions.parse("clients: [analyst]"),
+        trusted.credentials("client", "analyst"),
+        dataset="t",
+        upload="u",
+        info=examples.table("t", 4, label=None).info,
+        parties=["party-a", "party-b"],
+    ).encode()
+
 
 def _jobs(trusted: Project, folder: Path) -> Iterator[Decoder]:
     text = examples.MINIMAL.encode()
@@ -203,6 +225,8 @@ def _jobs(trusted: Project, folder: Path) -> Iterator[Decoder]:
     yield Decoder("bound job", lambda raw: bound.read_bound(raw, "it"), jobs, 3000)
     yield _of_file("job file", spec.load, folder / "job.yaml", [text], 300)
     yield _of_file("policy", policy.load, folder / "policy.yaml", [allowed], 500)
+    rules = b"expires: 2999-12-31\nmaximum_epsilon: 1\napproval: {by: [ann], outputs: [open]}\n"
+    yield _of_file("conditions", conditions.load, folder / "conditions.yaml", [rules], 500)
     yield _of_file("document", document.read, folder / "document.yaml", [text, allowed], 500)
     yield Decoder("progress", lambda raw: record.read_progress(raw, "it"), [progress], 6000)
 
@@ -230,14 +254,14 @@ def _data(trusted: Project, folder: Path) -> Iterator[Decoder]:
 def _page(folder: Path) -> bytes:
     path = folder / "pages"
     with path.open("wb") as file:
-        writer = pages.PageWriter(file, pages.StoreKey(SECRET).cipher("folder", "rows"))
+        writer = pages.PageWriter(file, StoreKey(SECRET).cipher("folder", "rows"))
         writer.write(SECRET * 4)
         writer.finish()
     return path.read_bytes()
 
 
 def _pages(folder: Path) -> Decode:
-    cipher = pages.StoreKey(SECRET).cipher("folder", "rows")
+    cipher = StoreKey(SECRET).cipher("folder", "rows")
 
     def decode(raw: bytes) -> object:
         path = folder / "pages"
@@ -268,7 +292,21 @@ def _files(trusted: Project, folder: Path) -> Iterator[Decoder]:
     def published(path: Path) -> object:
         return results.opened(path.stem)
 
+    def asked(path: Path) -> object:
+        found = Approvals(path.parent, None, "ann")  # type: ignore[arg-type]
+        found.forget(path.stem, "nobody")
+        return [(case.missing, case.denied) for case in found.waiting("dr-weber")]
+
     own = trusted.credentials("party", "ann")
+    waits = {
+        "job_id": "j",
+        "subject": "ab" * 32,
+        "coordinator": "coordinator",
+        "job": "{}",
+        "asked": [["dr-weber", "ben"], ["ann"]],
+        "said": {"ben": [True, ""], "dr-weber": [False, "why"]},
+        "begun": False,
+    }
     kept = KeptModels(folder / "results" / "kept", StoreKey(bytes(32)))
     results = Results(own, folder / "results", None, kept)  # type: ignore[arg-type]
     item = {"output": "w", "shape": [4], "scale": 24, "raw": "AAAA"}
@@ -287,6 +325,7 @@ def _files(trusted: Project, folder: Path) -> Iterator[Decoder]:
     ).encode()
     lines = (trusted.authority.directory / issued.FILE).read_bytes()
     yield _of_file("attempts", remembered, folder / "jobs" / "j.json", [json.dumps(taken).encode()])
+    yield _of_file("approval", asked, folder / "approvals" / "j.json", [json.dumps(waits).encode()])
     yield _of_file("opened", published, folder / "results" / "opened" / "j.json", [told])
     yield _of_file("issued", lambda p: issued.read(p.parent), folder / "ca" / issued.FILE, [lines])
     yield _of_file("profile", profile.load, folder / "profile.yaml", [whose], 500)
@@ -330,20 +369,18 @@ def _calibration() -> bytes:
     return json.dumps(found | more).encode()
 
 
-def _services(store: Store) -> Iterator[Decoder]:
-    info = examples.table("t", 4, label=None).info
+def _services(trusted: Project, store: Store) -> Iterator[Decoder]:
+    info, trust = examples.table("t", 4, label=None).info, trusted.authority.trust
     header = party_pb2.UploadHeader(
         name="t", upload_id="u", table_json=info.model_dump_json(), replace=True
     )
     chunk = party_pb2.UploadChunk(rows=4, share=SECRET * 2, checksum=checksum(SECRET * 2))
-    parts = [
-        party_pb2.UploadMessage(header=header),
-        party_pb2.UploadMessage(chunk=chunk),
-        party_pb2.UploadMessage(commit=True),
-    ]
-    sample = b"".join(
-        part.ByteSize().to_bytes(2, "big") + part.SerializeToString() for part in parts
-    )
+    body = [party_pb2.UploadMessage(chunk=chunk), party_pb2.UploadMessage(commit=True)]
+
+    def sample(conditions: str) -> bytes:
+        header.conditions = conditions
+        parts = [party_pb2.UploadMessage(header=header), *body]
+        return b"".join(p.ByteSize().to_bytes(2, "big") + p.SerializeToString() for p in parts)
 
     def messages(raw: bytes) -> Iterator[party_pb2.UploadMessage]:
         while raw:
@@ -352,7 +389,7 @@ def _services(store: Store) -> Iterator[Decoder]:
             raw = raw[size:]
 
     def upload(raw: bytes) -> object:
-        return take_in(messages(raw), store, "owner")
+        return take_in(messages(raw), store, "analyst", "party-a", trust)
 
     def results(raw: bytes) -> object:
         chunk = party_pb2.SealedChunk.FromString(raw)
@@ -368,7 +405,8 @@ def _services(store: Store) -> Iterator[Decoder]:
     sealed = party_pb2.SealedChunk(output="weights", recipient="analyst", sealed=SECRET)
     told = coordinator_pb2.ResultChunk(party="a", output="weights", sealed=SECRET)
     value = party_pb2.OpenedValue(output="w", shape=[4], scale=24, values=SECRET)
-    yield Decoder("upload", upload, [sample], 500)
+    samples = [sample(""), sample(_conditions(trusted).decode())]
+    yield Decoder("upload", upload, samples, 600)
     yield Decoder("sealed items", results, [sealed.SerializeToString()], 3000)
     yield Decoder("result", fetched, [told.SerializeToString()], 3000)
     yield Decoder("opened value", opened, [value.SerializeToString()], 5000)

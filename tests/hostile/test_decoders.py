@@ -51,10 +51,22 @@ NAMES = (
         "revocation list",
         "request",
     ),
-    *("recipient", "sealed share", "bound job", "job file", "policy", "document", "progress"),
+    *("recipient", "sealed share", "signed conditions", "bound job", "job file", "policy"),
+    *("conditions", "document", "progress"),
     *("table", "schema", "csv", "parquet", "page", "model.json", "model.npz"),
-    *("model.safetensors", "attempts", "opened", "issued", "profile", "project", "calibration"),
-    *("settings", "ledger", "receipt", "upload", "sealed items", "result", "opened value"),
+    *(
+        "model.safetensors",
+        "attempts",
+        "approval",
+        "opened",
+        "issued",
+        "profile",
+        "project",
+        "calibration",
+    ),
+    *("settings", "ledger", "receipt"),
+    *("kept share", "checkpoint", "deletion", "job row", "job store"),
+    *("upload", "sealed items", "result", "opened value"),
 )
 
 

@@ -1,0 +1,147 @@
+"""What goes wrong in a world, and when: drawn from the seed before it begins.
+
+Every fault ends: hosts come back, links heal, disks get room. `lasting` is when the last has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from tests.simulation import watching
+from tests.simulation.villages import Service, Village
+
+KINDS = (
+    "power cut",
+    "kill",
+    "stop",
+    "all off",
+    "partition",
+    "cut",
+    "hang",
+    "full disk",
+    "bad disk",
+    "crash in a write",
+)
+WEIGHTS = (4, 3, 2, 1, 3, 3, 2, 2, 1, 5)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`kind` at `at` seconds, or, on a disk, when that has been changed `change` times."""
+
+    kind: str
+    at: float
+    who: str
+    whom: str
+    lasts: float
+    change: int
+
+    def __str__(self) -> str:
+        when = f"at change {self.change}" if "write" in self.kind else f"at {self.at:.3f} s"
+        return f"{self.kind} {when}, {self.who} ({self.whom}), for {self.lasts:.1f} s"
+
+
+def draw(random: Random, names: list[str], most: int) -> list[Fault]:
+    """Some faults, early ones more likely than late ones."""
+    found = []
+    for _ in range(random.choice((0, 1, 1, 2, 2, 3, most))):
+        (kind,) = random.choices(KINDS, WEIGHTS)
+        who, whom = random.sample(names, 2)
+        if "disk" in kind or "write" in kind:
+            who = random.choice([name for name in names if name != "dealer"])
+        at = random.choice((0.3, 0.3, 2.0, 20.0)) * random.random()
+        lasts = random.choice((0.1, 2.0, 15.0)) * random.random()
+        found.append(Fault(kind, at, who, whom, lasts, random.randint(1, 90)))
+    return found
+
+
+@dataclass(eq=False)
+class Misfortune:
+    """The faults of a village, as they happen."""
+
+    village: Village
+    faults: list[Fault]
+    over: float = 0.0
+
+    @property
+    def last(self) -> float:
+        """When the last fault has ended, as far as is known."""
+        return max(self.over, *(fault.at + fault.lasts for fault in self.faults), 0.0)
+
+    def begin(self) -> None:
+        """Have them happen."""
+        for fault in self.faults:
+            if fault.kind == "crash in a write":
+                self._on_disk(fault)
+            else:
+                self.village.world.at(fault.at, partial(self._happen, fault))
+
+    def _ends(self, after: float) -> None:
+        self.over = max(self.over, self.village.world.now + after)
+
+    def _happen(self, fault: Fault) -> None:
+        village, world = self.village, self.village.world
+        service = village.services.get(fault.who)
+        world.note(f"fault: {fault}")
+        self._ends(fault.lasts)
+        match fault.kind:
+            case "power cut" | "kill" if service:
+                service.crash(power=fault.kind == "power cut", after=fault.lasts)
+            case "all off":
+                for each in village.services.values():
+                    each.crash(power=True, after=fault.lasts * village.random.random())
+            case "stop" if service and service.up:
+                service.stop()
+            case "partition":
+                number = village.network.part([(fault.who, fault.whom)])
+                world.at(fault.lasts, lambda: village.network.heal(number))
+            case "cut":
+                village.network.cut(fault.who, fault.whom)
+            case "hang" if service:
+                host = service.host
+                village.network.hang(host)
+                world.at(fault.lasts, lambda: village.network.resume(host))
+            case "full disk" if service:
+                service.fault = _full
+                world.at(fault.lasts, lambda: _mend(service))
+            case "bad disk" if service:
+                service.fault = lambda kind: self._once(service, watching.bad_disk())
+
+    def _once(self, service: Service, error: OSError) -> Callable[[], None]:
+        _mend(service)
+        return _raiser(error)
+
+    def _on_disk(self, fault: Fault) -> None:
+        """The power goes in the middle of a change, of which a part may be done."""
+        service, left = self.village.services[fault.who], [fault.change]
+        before = service.fault
+        world, after = self.village.world, fault.lasts
+
+        def count(kind: str) -> Callable[[], None] | None:
+            left[0] -= 1
+            if left[0] > 0 or (not service.up and left[0] == 0):
+                return before(kind)
+            _mend(service)
+            world.note(f"fault: {fault}")
+            self._ends(after)
+            return lambda: service.crash_within(power=True, after=after)
+
+        service.fault = count
+
+
+def _mend(service: Service) -> None:
+    service.fault = lambda kind: None
+
+
+def _full(kind: str) -> Callable[[], None] | None:
+    return _raiser(watching.no_space()) if kind in ("create", "write") else None
+
+
+def _raiser(error: OSError) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
