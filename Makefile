@@ -12,6 +12,11 @@ PORT ?=
 WHERE ?= local
 FUZZ ?= 1000000
 BUILD ?= yes
+KILLS ?= 200
+SEEDS ?= 2000
+SEED ?=
+JOBS ?= 100
+AT_ONCE ?= 10
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -22,7 +27,7 @@ MAKEFLAGS += --no-print-directory
 # Progress goes to standard error, so that `make demo ARGS=--json` leaves clean JSON on output.
 say = printf '== %s\n' "$(1)" >&2
 
-.PHONY: help setup protos docs check test fuzz test-deploy sbom bench demo lock clean
+.PHONY: help setup protos docs check test fuzz simulate kills soak test-deploy sbom bench demo lock clean
 .PHONY: up down logs ps image base-image wheels
 
 help: ## list the targets
@@ -102,8 +107,17 @@ test: setup ## run the tests (ARGS="-k name" narrows them, WORKERS=0 runs them s
 fuzz: setup ## give every decoder and every call damaged inputs (FUZZ=1000000 of them in all)
 	@FUZZ=$(FUZZ) $(BIN)/python -m pytest -q -n $(WORKERS) tests/hostile $(ARGS)
 
+simulate: setup ## run the whole system on a simulated network, clock and disk (SEEDS=2000, 17-99; SEED=17 replays)
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),$(SEEDS)) $(ARGS)
+
+kills: setup ## kill services at random while jobs train, and see that all end right (KILLS=200)
+	@$(BIN)/python -m tests.survival kills --kills $(KILLS) $(ARGS)
+
+soak: setup ## run jobs, some at once, and see that nothing leaks (JOBS=100 AT_ONCE=10)
+	@$(BIN)/python -m tests.survival soak --jobs $(JOBS) --at-once $(AT_ONCE) $(ARGS)
+
 test-deploy: setup ## run the tests that need a Docker engine: minutes, and an image when there is none
-	@$(BIN)/python -m pytest -q -m engine tests/deploy $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope -m engine tests/deploy $(ARGS)
 
 sbom: setup ## list everything that is installed, with hashes, in build/sbom.json (CycloneDX)
 	@$(BIN)/python -m deploy.sbom build/sbom.json

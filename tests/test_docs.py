@@ -29,7 +29,7 @@ FENCE = re.compile(
     r"^(?:<!-- run by: (?P<by>\S+) -->\n)?```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S
 )
 RUN = {"sh", "python"}
-SHOWN = {"", "text", "yaml", "yaml policy", "yaml service", "json"}
+SHOWN = {"", "text", "yaml", "yaml policy", "yaml conditions", "yaml service", "json"}
 """What a page may show without anybody running it; yaml is read by what it is meant for."""
 
 TREE = (*"masque services docs tests protos benchmarks requirements deploy".split(), ".ci")

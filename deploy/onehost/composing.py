@@ -76,7 +76,7 @@ def _service(host: Host, service: Service, image: str) -> dict[str, Any]:
 
 
 def _stopped_after(host: Host, service: Service) -> list[str]:
-    """The coordinator ends first, so that its job is interrupted before parties leave it."""
+    """The coordinator ends first, so that its jobs are parked before parties leave it."""
     if service.role != "coordinator":
         return []
     return [other.name for other in host.services if other != service]

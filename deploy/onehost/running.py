@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deploy.onehost import composing, engine, files
@@ -43,8 +44,8 @@ def up(
     composing.write(host, image)
     engine.composing(host, "up", "--no-start", "--no-build", "--remove-orphans")
     say("copying configurations into volumes")
-    for service in host.services:
-        engine.fill(host, service, image)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda service: engine.fill(host, service, image), host.services))
     say("starting the services")
     engine.composing(host, "up", "-d", "--no-build")
     wait(host)

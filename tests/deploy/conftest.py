@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 
@@ -27,14 +28,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def image() -> str:
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The image of this source tree, built if need be. MASQUE_TEST_IMAGE names one to be taken."""
     given = os.environ.get("MASQUE_TEST_IMAGE")
     if given:
         return given
-    if run("deploy/source.sh", "--built", "masque", check=False).returncode:
-        run("deploy/base-image.sh")  # no attempt at pulling one in tests
-        run("make", "image")
+    with (tmp_path_factory.getbasetemp().parent / "image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
+        if run("deploy/source.sh", "--built", "masque", check=False).returncode:
+            run("deploy/base-image.sh")  # no attempt at pulling one in tests
+            run("make", "image")
     return "masque"
 
 

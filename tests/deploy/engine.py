@@ -93,12 +93,16 @@ class Deployment:
         }
         return run("make", target, check=check, **given)
 
-    def masque(self, *arguments: str | Path, check: bool = True) -> Any:
-        """`masque` with the deployment's profile; its JSON, or the error's text."""
+    def masque(self, *arguments: str | Path, check: bool = True, lines: bool = False) -> Any:
+        """`masque` with the deployment's profile; its JSON, `lines` of it, or the error's text."""
         done = run(
             BIN / "masque", *arguments, "--json", check=check, MASQUE_PROFILE=str(self.host.profile)
         )
-        return json.loads(done.stdout) if done.returncode == 0 else done.stderr
+        if done.returncode:
+            return done.stderr
+        texts = done.stdout.splitlines() if lines else [done.stdout]
+        found = [json.loads(text) for text in texts]
+        return found if lines else found[0]
 
     def python(self, service: str, program: str, *arguments: str) -> str:
         """What a Python program says that runs inside a service's container."""

@@ -13,8 +13,7 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 from benchmarks.relay import Link
 from benchmarks.wire import wire
 from masque.client import lifeline
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
@@ -115,7 +115,7 @@ class Host:
             assert process.poll() is None, f"{service} has ended:\n{said[-3000:]}"
             return SERVING in said
 
-        until(serving, f"{service} serves")
+        until(serving, f"{service} does not serve", PATIENCE)
 
 
 @contextmanager
@@ -157,14 +157,6 @@ def run(
     if check and done.returncode:
         raise AssertionError(f"{what}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return done
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something with patience."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"it never came about that {what}"
-        time.sleep(0.1)
 
 
 def commands(instructions: Path) -> list[str]:

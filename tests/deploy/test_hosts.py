@@ -17,8 +17,9 @@ import pytest
 from benchmarks.wire import NoWire
 from masque.client.project import Project, load
 from masque.data import bundled
-from tests.deploy.organisations import BIN, IN_CONTAINER, ROOT, Host, commands, hosts, run, until
+from tests.deploy.organisations import BIN, IN_CONTAINER, ROOT, Host, commands, hosts, run
 from tests.test_docs import snippets
+from tests.waiting import until
 
 PAGE = ROOT / "docs" / "deployment.md"
 PEOPLE = {"ward-3": "hospital-a", "ward-7": "hospital-b", "analyst": "university"}
@@ -244,7 +245,7 @@ def test_four_hosts_train_and_renew(standing: Standing) -> None:
     standing.approve(host, "", request)
     standing.write_job(epochs=12)
     standing.client("analyst", "train job.yaml --id first")
-    until(lambda: standing.job("first")["state"] == "training", "the job runs")
+    until(lambda: standing.job("first")["state"] == "training", "the job does not run")
     host.run(install)
     assert standing.job("first")["state"] == "training", "renewed while it runs"
     assert shown() != before

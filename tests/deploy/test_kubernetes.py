@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import masque
-from masque.data.pages import KEY_BYTES
+from masque.data.keys import KEY_BYTES
 from masque.jobs import policy
 from masque.wire.authority import create_authority
 from masque.wire.identity import Identity, Role
