@@ -85,7 +85,7 @@ _CONDUCTED = TypeAdapter(ConductedJob)
 _BROKEN = (sqlite3.Error, UnicodeDecodeError)
 """What SQLite says of a file that it cannot use; the latter when it quotes what is damaged."""
 
-_SETS = ("waiting", "stopping", "committing")
+_SETS = ("waiting", "stopping", "committing", "due")
 
 
 @dataclass(frozen=True)

@@ -296,7 +296,7 @@ def test_attempts_that_lead_nowhere_end_the_job() -> None:
     job, _ = run(job, Begin())
     job, effects = run(job, PeerFailed("party-1", job.attempt, "its disk is full", again=True))
     assert (job.state, job.culprit) == (State.FAILED, "party-1")
-    assert job.reason.startswith("its disk is full (the last of 12 attempts in a row")
+    assert job.reason.startswith("its disk is full (the last of 20 attempts in a row")
     assert effects[-1] == Forget(frozenset(PARTIES))
 
 
