@@ -379,8 +379,10 @@ def _stored(row: Row) -> StoredJob:
 
 
 def _conducted_json(job: ConductedJob) -> str:
-    record = asdict(job)
+    record = dict(vars(job))
     record["state"] = job.state.value
+    for key in ("resumed", "committed"):
+        record[key] = asdict(record[key]) if record[key] is not None else None
     record["program"] = job.program.hex()
     del record["round_names"]  # known again once the next attempt is prepared; there may be many
     for key in _SETS:
