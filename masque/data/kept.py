@@ -44,7 +44,7 @@ class KeptModels:
                 file = _file(output)
                 _write(beside / file, seal(share, self._key, place(self._directory, name, file)))
             sync(beside)
-            if name in self:  # of an earlier attempt, which came to nothing
+            if name in self:  # of an earlier attempt of the same job, which came to nothing
                 gone = self._directory / f"{BESIDE}{secrets.token_hex(8)}"
                 os.rename(self._directory / name, gone)
                 shutil.rmtree(gone, ignore_errors=True)

@@ -6,7 +6,8 @@
 
 A party obeys one coordinator a job, runs training rounds 0, 1, 2, ... each once, and takes an
 attempt once: an attempt that this party has seen before, even before a crash, is refused, since
-its masks may have been used.
+its masks may have been used. Once results were handed over, or the coordinator has said that the
+job has ended, there is no later attempt: what a job releases is released once.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class ComputedJob:
     """A job as a party knows it. `round` is the training round under way or due next, from 0.
 
     `digest` is the bound job's, `subject` that of the job without its attempt. `again`: it has
-    failed, and another attempt may go well.
+    failed, and another attempt may go well. `over`: no other attempt may follow, since its results
+    were handed over, or its coordinator has said that it has ended.
     """
 
     job_id: str
@@ -45,9 +47,12 @@ class ComputedJob:
     reason: str = ""
     culprit: str = ""
     again: bool = False
+    over: bool = False
 
 
-def recovered(job_id: str, coordinator: str, attempt: int, subject: bytes) -> ComputedJob:
+def recovered(
+    job_id: str, coordinator: str, attempt: int, subject: bytes, *, over: bool = False
+) -> ComputedJob:
     """A job that this party took part in before it was restarted, from what `Remember` stored."""
     return ComputedJob(
         job_id,
@@ -56,8 +61,14 @@ def recovered(job_id: str, coordinator: str, attempt: int, subject: bytes) -> Co
         attempt,
         subject=subject,
         reason="this party was restarted",
-        again=True,
+        again=not over,
+        over=over,
     )
+
+
+def finished(job: ComputedJob, digest: bytes) -> ComputedJob:
+    """A recovered job whose results are on disk, sealed in the attempt that it was in."""
+    return replace(job, state=State.FINISHING, digest=digest, reason="", again=False)
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,14 @@ class Abort:
 
 
 @dataclass(frozen=True)
+class Forget:
+    """The coordinator says that the job has ended."""
+
+    peer: str
+    words: ClassVar[str] = "ended"
+
+
+@dataclass(frozen=True)
 class Overdue:
     """Ours: the coordinator has been silent for too long."""
 
@@ -149,13 +168,24 @@ class Renew:
 Asked = RunRound | FetchResults | Renew | Abort
 """What a coordinator sends about an attempt."""
 
-Event = Prepare | Compiled | RoundFinished | Broken | Overdue | Asked
-EVENTS = (Prepare, Compiled, RunRound, RoundFinished, Broken, FetchResults, Renew, Abort, Overdue)
+Event = Prepare | Compiled | RoundFinished | Broken | Overdue | Forget | Asked
+EVENTS = (
+    Prepare,
+    Compiled,
+    RunRound,
+    RoundFinished,
+    Broken,
+    FetchResults,
+    Renew,
+    Abort,
+    Forget,
+    Overdue,
+)
 
 
 @dataclass(frozen=True)
 class Remember:
-    """Store, before anything else, that this attempt is taken; see `recovered`."""
+    """Store, before anything else, that this attempt is taken, or the last; see `recovered`."""
 
     attempt: int
     subject: bytes
@@ -175,7 +205,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Finish:
-    """Seal, keep or publish what the job promised, then destroy the rest of it."""
+    """Seal, keep or publish what the job promised, store that, then destroy the rest of it."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +233,8 @@ def step(job: ComputedJob, event: Event) -> Step:
     """
     if isinstance(event, Prepare):
         return settle(TABLE, job, event)
+    if isinstance(event, Forget) and job.state is not State.ABSENT:
+        _same_coordinator(job, event.peer)
     if isinstance(event, Asked):
         if job.state is not State.ABSENT:
             _same_coordinator(job, event.peer)
@@ -214,7 +246,7 @@ def step(job: ComputedJob, event: Event) -> Step:
                 f" which is in attempt {job.attempt}"
             )
             raise wrong(event.peer, what, job.job_id)
-    elif event.attempt < job.attempt:
+    elif not isinstance(event, Forget) and event.attempt < job.attempt:
         return job, ()  # the worker of an attempt that is over
     return settle(TABLE, job, event)
 
@@ -234,6 +266,9 @@ def _prepare_again(job: ComputedJob, event: Prepare) -> Step:
     if event.subject != job.subject:
         raise wrong(event.peer, f"sent two specs for one job id, {job.job_id}", job.job_id)
     if event.attempt > job.attempt:
+        if job.over:
+            what = f"asked for attempt {event.attempt} of job {job.job_id}, which has ended"
+            raise wrong(event.peer, what, job.job_id)
         after, effects = _prepare(job, event)
         if job.state is State.FAILED:
             return after, effects
@@ -270,8 +305,11 @@ def _finished(job: ComputedJob, event: RoundFinished) -> Step:
 
 
 def _give(job: ComputedJob, event: FetchResults) -> Step:
+    """Results leave this party in one attempt only: another would release something else."""
     del event
-    return job, (GiveResults(),)
+    if job.over:
+        return job, (GiveResults(),)
+    return replace(job, over=True), (Remember(job.attempt, job.subject), GiveResults())
 
 
 def _renew(job: ComputedJob, event: Renew) -> Step:
@@ -285,6 +323,14 @@ def _broken(job: ComputedJob, event: Broken) -> Step:
 
 def _abort(job: ComputedJob, event: Abort) -> Step:
     return _end(job, event.reason or "the coordinator ended it", event.peer, again=True)
+
+
+def _forget(job: ComputedJob, event: Forget) -> Step:
+    remember: tuple[Effect, ...] = () if job.over else (Remember(job.attempt, job.subject),)
+    if job.state is State.FAILED:
+        return replace(job, over=True, again=False), remember
+    ended, effects = _end(job, "the job has ended", event.peer, again=False)
+    return replace(ended, over=True), (*remember, *effects)
 
 
 def _overdue(job: ComputedJob, event: Overdue) -> Step:
@@ -316,6 +362,7 @@ TABLE: Table = {
     FetchResults: row(STATES, _PEER, _PEER, _PEER, _PEER, _give, _OVER),
     Renew: row(STATES, _PEER, *[_renew] * 4, _OVER),
     Abort: row(STATES, _IGNORE, _abort, _abort, _abort, _abort, _IGNORE),
+    Forget: row(STATES, _IGNORE, *[_forget] * 5),
     Overdue: row(STATES, _OURS, _overdue, _overdue, _overdue, _overdue, _IGNORE),
 }
 """What happens in every state on every event."""

@@ -38,8 +38,9 @@ class ConductedJob:
 
     `waiting` are those asked and not heard of; `program` is the digest of the program that the
     first of them has compiled. `resumed`: what this attempt goes on from, `committed`: the next
-    one; `committing`: who has committed the round under way. `fruitless`: attempts in a row that
-    have committed nothing. `reason` and `culprit`: of how it ended, or of what it waits for.
+    one; `committing`: who has committed the round under way. `due`: parties that have computed
+    their results and could not hand them over yet. `fruitless`: times in a row that it was broken
+    off and had committed nothing. `reason` and `culprit`: of how it ended, or of what it waits for.
     `begun`: when its turn came, in Unix seconds.
     """
 
@@ -59,6 +60,7 @@ class ConductedJob:
     resumed: Committed | None = None
     committed: Committed | None = None
     committing: frozenset[str] = frozenset()
+    due: frozenset[str] = frozenset()
     fruitless: int = 0
     begun: float = 0.0
     again: ClassVar[bool] = False
@@ -120,7 +122,8 @@ class Fetched:
 class PeerFailed:
     """A peer said no, does not answer, or broke the protocol: `peer` is the culprit.
 
-    `again`: another attempt may go well; `lost`: but not from what was committed.
+    `again`: another attempt may go well; `lost`: but not from what was committed, or it has no
+    results of this one any more.
     """
 
     peer: str
@@ -251,7 +254,9 @@ class AskAbort:
 
 @dataclass(frozen=True)
 class Wait:
-    """Look whether everybody is there after a while, the longer the higher `fruitless` is."""
+    """Look whether everybody is there after a while, the longer the higher `fruitless` is; 0:
+    nothing was broken off, somebody was absent.
+    """
 
     fruitless: int
 

@@ -4,12 +4,14 @@
     finishing ─all Fetched─> succeeded
     preparing, training, finishing ─PeerFailed for good─> failed
     ... ─PeerFailed, PeerStopped, Overdue, Stopped, Restarted─> waiting ─Begin─> preparing
+    or, if the results were computed, waiting ─Begin─> finishing
     any of these ─Expired─> failed, ─Cancel─> cancelled
 
 The coordinator asks everybody for one thing at a time and waits for all of them. Whether training
 stops early is decided by the parties among themselves; here it is only checked that they agree.
 What breaks off an attempt ends the job only if the next attempt would end the same way. Each goes
-on from the last training round that all parties have committed.
+on from the last training round that all parties have committed. Once all of them have computed
+their results, which they keep on disk, they are asked for these again, and compute nothing anew.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ __all__ = [
     "step",
 ]
 
-MOST_FRUITLESS = 12
+MOST_FRUITLESS = 20
 """Attempts one after the other that commit nothing before a job is given up."""
 
 
@@ -108,6 +110,9 @@ def step(job: ConductedJob, event: Event) -> Step:
 
 def _begin(job: ConductedJob, event: Begin) -> Step:
     del event
+    if job.due:
+        after = replace(job, state=State.FINISHING, waiting=job.due, due=frozenset())
+        return after, (AskResults(job.due),)
     everybody, here = job.everybody, job.committed
     begun = ConductedJob(
         job.job_id,
@@ -177,7 +182,7 @@ def _fetched(job: ConductedJob, event: Fetched) -> Step:
     _expected(job, event, event.words)
     waiting = job.waiting - {event.peer}
     if waiting:
-        return replace(job, waiting=waiting), ()
+        return replace(job, waiting=waiting, fruitless=0), ()
     parties = frozenset(job.parties)
     return replace(job, waiting=waiting, state=State.SUCCEEDED), (Forget(parties),)
 
@@ -185,6 +190,11 @@ def _fetched(job: ConductedJob, event: Fetched) -> Step:
 def _peer_failed(job: ConductedJob, event: PeerFailed) -> Step:
     if not event.again:
         return _end(job, State.FAILED, event.reason, event.peer)
+    if event.lost and job.state is State.FINISHING:
+        if job.waiting == frozenset(job.parties):
+            return _another(job, event.reason, event.peer)
+        told = f"{event.reason}, and others have handed over theirs, which parties do once"
+        return _end(job, State.FAILED, told, event.peer)
     if event.lost:
         job = replace(job, committed=None)
     return _break_off(job, event.reason, event.peer)
@@ -200,7 +210,7 @@ def _overdue(job: ConductedJob, event: Overdue) -> Step:
 
 def _absent(job: ConductedJob, event: Absent) -> Step:
     after = replace(job, reason=event.reason, culprit=event.culprit)
-    return after, (Wait(max(1, job.fruitless)),)
+    return after, (Wait(0),)
 
 
 def _opposed(job: ConductedJob, event: Opposed) -> Step:
@@ -241,7 +251,22 @@ def _ask_round(job: ConductedJob, number: int) -> Step:
 
 
 def _break_off(job: ConductedJob, reason: str, culprit: str) -> Step:
-    """The attempt is over, the job is not, unless attempt after attempt has led nowhere."""
+    """For now; the attempt itself goes on if only results are to be handed over."""
+    if job.state is not State.FINISHING:
+        return _another(job, reason, culprit)
+    return _wait(job, reason, culprit, due=job.waiting)
+
+
+def _another(job: ConductedJob, reason: str, culprit: str) -> Step:
+    """The attempt is over, the job is not."""
+    after, effects = _wait(job, reason, culprit)
+    if after.ended:
+        return after, effects
+    return after, (AskAbort(job.everybody, reason), *effects)
+
+
+def _wait(job: ConductedJob, reason: str, culprit: str, due: frozenset[str] = frozenset()) -> Step:
+    """The job waits, unless it has begun again and again and has led nowhere."""
     fruitless = job.fruitless + 1
     if fruitless >= MOST_FRUITLESS:
         told = f"{reason} (the last of {fruitless} attempts in a row that came to nothing)"
@@ -252,9 +277,10 @@ def _break_off(job: ConductedJob, reason: str, culprit: str) -> Step:
         reason=reason,
         culprit=culprit,
         waiting=frozenset(),
+        due=due,
         fruitless=fruitless,
     )
-    return after, (AskAbort(job.everybody, reason), Wait(fruitless))
+    return after, (Wait(fruitless),)
 
 
 def _end(job: ConductedJob, state: State, reason: str, culprit: str) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -55,6 +56,7 @@ class Asking:
     ) -> None:
         self._open, self._post, self._alive = open_peers, post, alive
         self._threads = ThreadPoolExecutor(2 * size + 1, "conduct")
+        self._lock, self._closed = threading.Lock(), False
         self._peers: Peers | None = None
 
     @property
@@ -75,8 +77,6 @@ class Asking:
         """Ask everybody of an effect; the answers must be there in so many seconds."""
         peers = self._peers
         assert peers is not None, "opened before the attempt began"
-        if isinstance(effect, AskPrepare):
-            peers.heed()
         for peer in sorted(effect.peers):
             ask = partial(self._ask, peers, bound, peer, effect, seconds)
             self._threads.submit(tracing.inherit(ask))
@@ -95,11 +95,19 @@ class Asking:
             peers.cancel()
             tell(everybody, lambda peer: peers.abort(peer, bound, reason), "abort")
 
+    def hang_up(self) -> None:
+        """Break off what is under way; nobody is told."""
+        with self._lock:
+            peers, self._peers = self._peers, None
+        if peers is not None:
+            peers.cancel()
+            peers.close()
+
     def close(self) -> None:
-        """Break off whatever is under way."""
-        if self._peers is not None:
-            self._peers.cancel()
-            self._peers.close()
+        """Ask nothing any more, of nobody."""
+        with self._lock:
+            self._closed = True
+        self.hang_up()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # -- in threads ------------------------------------------------------------------------------
@@ -119,18 +127,22 @@ class Asking:
 
     def _obstacle(self, obstacle: Obstacle) -> Absent | None:
         peers = self._open()
-        found: Absent | None = Absent("", "")
         try:
             error = peers.absent()
             if error is not None:
                 raise error
             found = obstacle(peers)
             if found is None:
+                peers.heed()
+        except BaseException:
+            peers.close()
+            raise
+        with self._lock:
+            if found is None and not self._closed:
                 self._peers = peers
-            return found
-        finally:
-            if found is not None:
-                peers.close()
+                return None
+        peers.close()
+        return found or Absent("", "the job has ended")
 
     def _ask(
         self,

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from masque.errors import MasqueError, ProtocolError, Unavailable, passing
+from masque.errors import JobFailed, MasqueError, NotFound, ProtocolError, Unavailable, passing
 from masque.jobs.bound import BoundJob
 from masque.jobs.conducting import (
     Absent,
@@ -59,8 +59,11 @@ from services.coordinator.times import now
 GRACE = 0.6
 """Seconds to listen after the first complaint: several services may notice one that died."""
 
-FIRST_PAUSE, LONGEST_PAUSE, MOST_DOUBLED = 0.25, 8.0, 6
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 120.0
 """Seconds between two attempts: doubled every time, up to the longest."""
+
+LONGEST_LOOK, LONGEST_YES = 2.0, 8.0
+"""Likewise, between two looks whether everybody is there with room, and whether people say yes."""
 
 RUNNING = frozenset({State.PREPARING, State.TRAINING, State.FINISHING})
 
@@ -108,7 +111,7 @@ class Course:
         left = self.job.begun + settings.job_seconds - time.time()
         self._expires = time.monotonic() + left
         self._wake = self._tick = float("inf")
-        self._unapproved = 0
+        self._looks, self._asks_people = 0, False
 
     def run(self, broken: str = "") -> None:
         """Until the job has ended, or the service stops; `broken`: why it was broken off before."""
@@ -124,14 +127,15 @@ class Course:
             self._asking.abort(self._bound, self.job.everybody, "the coordinator could not go on")
             raise
         finally:
+            self._left.set()  # first: a look that is under way claims no room from now on
             self._room.release(self.job.job_id, over=True)
             self._asking.close()
-            self._left.set()
 
     def ask(self, event: Event, patience: float = 10.0) -> State:
         """Let a client's or our own event happen; returns the state after it.
 
-        Raises what the machine says against it, Unavailable if nobody sees to the job any more.
+        Raises what the machine says against it, Unavailable if nobody has seen to it: it may happen
+        all the same.
         """
         posted = _Posted(event)
         self._posted.put(posted)
@@ -140,10 +144,10 @@ class Course:
             left = self._left.is_set()
             if posted.handled.is_set():
                 break
-            if left and self._parked:
-                raise Unavailable("The coordinator could not do it just now.", hint="Try again.")
-            if left or time.monotonic() > end:
+            if left and not self._parked:
                 return step(self.job, event)[0].state  # or it raises what speaks against it
+            if left or time.monotonic() > end:
+                raise Unavailable("The coordinator could not do it just now.", hint="Try again.")
         if posted.refused is not None:
             raise posted.refused
         return self.job.state
@@ -157,7 +161,7 @@ class Course:
     @property
     def asks_people(self) -> bool:
         """Does it wait for somebody's yes?"""
-        return self._unapproved > 0
+        return self._asks_people
 
     def park(self) -> None:
         """The service stops: the job waits for it to come back."""
@@ -176,6 +180,7 @@ class Course:
             self._on_time(time.monotonic())
             return
         event = posted.event
+        self._looks = self._looks + 1 if isinstance(event, Absent) else 0
         if isinstance(event, Failure):
             if event.attempt != self.job.attempt or self.job.state not in RUNNING:
                 return
@@ -189,7 +194,12 @@ class Course:
             self._step(_Posted(Expired(self._doing())))
         elif at >= self._wake:
             self._wake = float("inf")
-            self._asking.look(self._obstacle)
+            crowded = self._room.crowded(self.job.job_id)
+            if crowded is None:
+                self._asking.look(self._obstacle)
+            else:
+                self._step(_Posted(Absent("", f"waits for room: {crowded.reason}")))
+                self._wake = at + FIRST_PAUSE
         elif at >= self._tick:
             self._tick = at + self._settings.lease_seconds / 4
             self._asking.renew(self._bound, frozenset(self.job.parties) - self.job.waiting)
@@ -219,7 +229,9 @@ class Course:
         reason = bare(error.message, self.job).rstrip(".")
         if self.job.state is State.TRAINING:
             reason += f" (in {self._what()})"
-        lost = error.where.get("checkpoint") == "lost"
+        lost = error.where.get("checkpoint") == "lost" or (
+            self.job.state is State.FINISHING and _has_none(error)
+        )
         return _Posted(PeerFailed(name, self.job.attempt, reason, passing(error) or lost, lost))
 
     def _step(self, posted: _Posted) -> None:
@@ -250,13 +262,15 @@ class Course:
             self._step(_Posted(dealt))
 
     def _keep(self, after: ConductedJob, sealed: tuple[Sealed, ...]) -> None:
-        before, self.job = self.job, after
+        before = self.job
+        if after == before and not sealed:
+            return
         moved = (before.state, before.round, before.attempt) != (
             after.state,
             after.round,
             after.attempt,
         ) or (after.state is not State.TRAINING and before.reason != after.reason)
-        progress = self.progress()
+        progress = self._progress(after)
         error = ""
         if bad(after):
             error = pack(ending(after, self._hint), tracing.request()).decode()
@@ -268,6 +282,7 @@ class Course:
             sealed=sealed,
             tell=moved or after.ended,
         )
+        self.job = after
         if moved:
             done = before.state is State.TRAINING and after.state in RUNNING
             self._tally.count(rounds=int(done))
@@ -278,8 +293,10 @@ class Course:
 
     def progress(self) -> str:
         """How far the job is, as JSON for watchers."""
-        job = self.job
-        names = job.round_names
+        return self._progress(self.job)
+
+    def _progress(self, job: ConductedJob) -> str:
+        names, traffic = job.round_names, list(self._traffic.values())
         over = job.state in (State.FINISHING, State.SUCCEEDED)
         running = job.state is State.TRAINING
         done = job.committed.round if job.committed and job.state is State.WAITING else 0
@@ -291,8 +308,8 @@ class Course:
             round=job.round + 1 if running or over else done,
             of=len(names),
             seconds=round(time.monotonic() - self._begun, 3),
-            exchanges=max((count for count, _ in self._traffic.values()), default=0),
-            bytes_sent=sum(sent for _, sent in self._traffic.values()),
+            exchanges=max((count for count, _ in traffic), default=0),
+            bytes_sent=sum(sent for _, sent in traffic),
             stopped=job.stopped,
             reason=job.reason,
             culprit=job.culprit,
@@ -327,19 +344,23 @@ class Course:
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, AskAbort):
             self._asking.abort(self._bound, effect.peers, effect.reason)
-            self._room.release(self.job.job_id, over=False)
-            self._tick = float("inf")
         elif isinstance(effect, Forget):
             return  # stored with the end of the job: see `parting`
         elif isinstance(effect, Wait):
-            doubled = min(max(effect.fruitless, self._unapproved), MOST_DOUBLED) - 1
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**doubled)
-            self._wake = time.monotonic() + pause
+            self._asking.hang_up()
+            self._room.release(self.job.job_id, over=False)
+            self._tick = float("inf")
+            self._wake = time.monotonic() + self._pause(effect.fruitless)
         elif isinstance(effect, AskRound) and self._late(effect.round):
             self._step(_Posted(Stopped()))
             self._parked = True
         else:
             self._ask_all(effect)
+
+    def _pause(self, fruitless: int) -> float:
+        """Seconds: the more, the more often it was in vain."""
+        looks = min(LONGEST_YES if self._asks_people else LONGEST_LOOK, _doubled(self._looks))
+        return max(looks, min(LONGEST_PAUSE, _doubled(fruitless))) if fruitless else looks
 
     def _ask_all(self, effect: AskPrepare | AskRound | AskResults) -> None:
         if isinstance(effect, AskPrepare):
@@ -363,13 +384,16 @@ class Course:
 
         Raises what a party has against the job.
         """
+        if self.job.due:
+            return None
         if self.job.state is State.SUBMITTED:
             unapproved = self._missing(peers)
+            self._asks_people = unapproved is not None
             if unapproved is not None:
-                self._unapproved += 1
                 return unapproved
-        self._unapproved = 0
         waits = self._room.claim(self.job.job_id, lambda: self._need, peers.lent())
+        if self._left.is_set():  # the job was cancelled meanwhile: nobody would give it back
+            self._room.release(self.job.job_id, over=True)
         return Absent(waits.party, f"waits for room: {waits.reason}") if waits else None
 
     def _missing(self, peers: Peers) -> Absent | None:
@@ -398,3 +422,14 @@ class Course:
             traffic = progress.traffic
             self._traffic[peer] = (int(traffic.exchanges), int(traffic.sent))
             self._board.news(self.job.job_id, self.job.state.value, self.progress)
+
+
+def _doubled(times: int) -> float:
+    """Seconds to wait before the next time."""
+    return FIRST_PAUSE * 2.0 ** (min(max(times, 1), 20) - 1)
+
+
+def _has_none(error: MasqueError) -> bool:
+    """Does a party say that it has no results of an attempt, and could take part in another?"""
+    over = isinstance(error, NotFound | JobFailed) and passing(error)
+    return over or error.where.get("results") == "lost"

@@ -52,6 +52,11 @@ class Room:
                 self._waiting.setdefault(job_id)
             return waits
 
+    def crowded(self, job_id: str) -> Waits | None:
+        """Why there is no room, as far as that is known without asking parties."""
+        with self._lock:
+            return self._crowded(job_id)
+
     def release(self, job_id: str, *, over: bool) -> None:
         """No attempt of the job runs any more; if it is `over`, none will."""
         with self._lock:
@@ -60,18 +65,26 @@ class Room:
                 self._waiting.pop(job_id, None)
 
     def _waits(self, job_id: str, need: Need, lent: Mapping[str, Lent]) -> Waits | None:
-        if job_id in self._claims or not self._claims:
-            return None
-        first = next(iter(self._waiting), job_id)
-        if first != job_id:
-            return Waits(f"job {first} comes before it")
-        running, most = len(self._claims), {name: service.jobs for name, service in lent.items()}
-        for name, may in {"": self._jobs, **most}.items():
-            if running >= may:
-                return Waits(f"{running} jobs run already, as many as may", name)
+        crowded = self._crowded(job_id)
+        if crowded is not None or job_id in self._claims or not self._claims:
+            return crowded
+        for name, service in lent.items():
+            if len(self._claims) >= service.jobs:
+                return self._full(name)
         taken, needed = sum(other() for other in self._claims.values()), need()
         for party, here in lent.items():
             if here.memory is not None and taken + needed > here.memory:
                 free = max(0, here.memory - taken)
                 return Waits(f"it needs {needed >> 20} MiB, and {free >> 20} are free", party)
         return None
+
+    def _crowded(self, job_id: str) -> Waits | None:
+        if job_id in self._claims or not self._claims:
+            return None
+        first = next(iter(self._waiting), job_id)
+        if first != job_id:
+            return Waits(f"job {first} comes before it")
+        return self._full() if len(self._claims) >= self._jobs else None
+
+    def _full(self, party: str = "") -> Waits:
+        return Waits(f"{len(self._claims)} jobs run already, as many as may", party)

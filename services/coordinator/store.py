@@ -85,7 +85,7 @@ _CONDUCTED = TypeAdapter(ConductedJob)
 _BROKEN = (sqlite3.Error, UnicodeDecodeError)
 """What SQLite says of a file that it cannot use; the latter when it quotes what is damaged."""
 
-_SETS = ("waiting", "stopping", "committing")
+_SETS = ("waiting", "stopping", "committing", "due")
 
 
 @dataclass(frozen=True)
@@ -379,8 +379,10 @@ def _stored(row: Row) -> StoredJob:
 
 
 def _conducted_json(job: ConductedJob) -> str:
-    record = asdict(job)
+    record = dict(vars(job))
     record["state"] = job.state.value
+    for key in ("resumed", "committed"):
+        record[key] = asdict(record[key]) if record[key] is not None else None
     record["program"] = job.program.hex()
     del record["round_names"]  # known again once the next attempt is prepared; there may be many
     for key in _SETS:

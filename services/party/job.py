@@ -7,6 +7,7 @@ must be stored; what takes long (compiling, computing, telling peers) happens ou
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition
@@ -23,7 +24,7 @@ from masque.jobs.states import State, ends_in_time, failed
 from masque.wire import tracing
 from services.party.attempt import Account, Attempt
 from services.party.blame import accident, culprit, sentence
-from services.party.results import Sealed
+from services.party.results import Outcome, Sealed
 from services.party.stock import Listener
 
 _log = structlog.get_logger("masque.party")
@@ -41,8 +42,17 @@ class Workshop(Protocol):
     def compile(self, job: BoundJob, sender: str, failed: Listener) -> Attempt:
         """Check and compile; `failed` hears if the attempt breaks while nobody asks."""
 
-    def finish(self, attempt: Attempt) -> list[Sealed]:
-        """Seal, keep or publish the outputs."""
+    def finish(self, attempt: Attempt) -> Outcome:
+        """Seal the outputs."""
+
+    def publish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Keep, publish and store them: the attempt has not been given up. Returns when on disk."""
+
+    def results(self, job_id: str, attempt: int) -> Sequence[Sealed]:
+        """What was stored to be handed over."""
+
+    def discard(self, job_id: str) -> None:
+        """Destroy what was stored to be handed over."""
 
     def closed(self, attempt: Attempt, *, computed: bool) -> None:
         """An attempt is over: note its numbers, and whether it came to its end."""
@@ -84,7 +94,7 @@ class Job:
         self._changed = Condition()
         self._attempt: Attempt | None = None
         self._prepared: Prepared | None = None
-        self._sealed: list[Sealed] | None = None
+        self._stored = state.state is State.FINISHING
         self._stopping: tuple[str, float] | None = None
         self.handed_over = False
         self.touched = time.monotonic()
@@ -152,18 +162,18 @@ class Job:
 
     def forget(self, sender: str) -> None:
         """The coordinator says that the job has ended: what is left of it goes."""
-        self._apply(computing.Abort(sender, self.state.attempt, "the job has ended"))
+        self._apply(computing.Forget(sender))
 
-    def fetch(self, sender: str, number: int) -> list[Sealed]:
-        """The sealed results."""
+    def fetch(self, sender: str, number: int) -> Sequence[Sealed]:
+        """The sealed results: from now on, there is no other attempt."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._sealed is not None or self.state.state is not State.FINISHING, 30.0
+                lambda: self._stored or self.state.state is not State.FINISHING, 30.0
             )
-            self._apply(computing.FetchResults(sender, number))
-            if self._sealed is None:
+            if self.state.state is State.FINISHING and not self._stored:
                 raise ProtocolError(f"the results of job {self.state.job_id} are not ready.")
-            return self._sealed
+            self._apply(computing.FetchResults(sender, number))
+            return self._workshop.results(self.state.job_id, number)
 
     # -- what happens by itself ------------------------------------------------------------------
 
@@ -185,17 +195,20 @@ class Job:
 
     def stop(self, party: str) -> None:
         """The service stops now: give the job up, unless it is over anyway."""
-        if self.unfinished:
+        if self.unfinished and not self._stored:
             error = JobFailed(f"party {party!r} was stopped", party=party, again=True)
             self._break(self.state.attempt, error)
 
-    def overdue(self, lease: float) -> bool:
-        """Give the job up if its coordinator has been silent for so many seconds; has it been?"""
+    def overdue(self, lease: float, keep: float) -> bool:
+        """Give the job up if its coordinator has been silent for so many seconds; has it been?
+
+        `lease` while it is being trained, `keep` once its results are stored.
+        """
+        patience = {State.READY: lease, State.FINISHING: keep}
         with self._changed:
             quiet = time.monotonic() - self.touched
-            waits = self.state.state in (State.READY, State.FINISHING)
-            number = self.state.attempt
-        if not waits or quiet < lease:
+            state, number = self.state.state, self.state.attempt
+        if state not in patience or quiet < patience[state]:
             return False
         self._apply(computing.Overdue(number))
         return True
@@ -239,12 +252,13 @@ class Job:
         return done
 
     def _finish(self, attempt: Attempt) -> None:
-        sealed = self._workshop.finish(attempt)
-        attempt.sealed(sum(1 for item in sealed if item.recipient))
+        outcome = self._workshop.finish(attempt)
+        attempt.sealed(sum(1 for item in outcome.sealed if item.recipient))
         with self._changed:
             if self._attempt is not attempt:
                 raise failed(self.state)
-            self._sealed = sealed
+            self._workshop.publish(attempt, outcome)
+            self._stored = True
             self._changed.notify_all()
         if attempt.close():
             self._workshop.closed(attempt, computed=True)
@@ -282,7 +296,10 @@ class Job:
             released = None
             if any(isinstance(effect, computing.Release) for effect in effects):
                 released, self._attempt = self._attempt, None
-                self._sealed = self._prepared = None
+                self._prepared = None
+                if self._stored:
+                    self._workshop.discard(self.state.job_id)
+                self._stored = False
             self._changed.notify_all()
         if released is not None:
             self._release(released)

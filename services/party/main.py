@@ -22,6 +22,7 @@ from masque.wire.settings import own_credentials
 from masque.wire.streams import METHOD
 from services.party.approvals import Approvals
 from services.party.checking import examine
+from services.party.deliveries import Deliveries
 from services.party.figures import Figures
 from services.party.jobs import Jobs, Memory
 from services.party.keeping import note_deletions, open_ledger, rotate_key
@@ -51,6 +52,7 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
         kept = KeptModels(settings.data / "kept", store.key)
         results = Results(credentials, settings.data, ledger, kept)
         memory = Memory(settings.data / "jobs")
+        deliveries = Deliveries(settings.data / "results")
         checkpoints = Checkpoints(settings.data / "checkpoints", store.key)
         approvals = Approvals(settings.data / "approvals", ledger, settings.name)
         hub = Hub(settings.name)
@@ -69,13 +71,14 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
             memory,
             ledger,
             results,
+            deliveries,
             checkpoints,
             approvals,
             hub,
             limits,
             compile,
         )
-        jobs = Jobs(memory, workshop, checkpoints, limits.jobs)
+        jobs = Jobs(memory, workshop, checkpoints, deliveries, limits.jobs)
         service = PartyService(credentials, store, jobs, results, workshop, approvals)
 
         def register(server: grpc.Server) -> None:

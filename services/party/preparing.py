@@ -20,6 +20,7 @@ from masque.jobs.bound import BoundJob
 from masque.jobs.conditions import Statement
 from masque.jobs.fit import SharedTable
 from masque.jobs.held import check_held
+from masque.jobs.ledger import Ledger
 from masque.jobs.limits import Case
 from masque.jobs.policy import Policy
 from masque.jobs.spec import EVERYBODY
@@ -155,6 +156,27 @@ def check_outputs(job: BoundJob, program: Program) -> None:
                 f"the program hands {name!r} to {', '.join(output.to)}: the job does not say so.",
                 hint="This is a mistake in Masque: nothing was handed out.",
             )
+
+
+def check_released_once(job: BoundJob, program: Program, ledger: Ledger, party: str) -> None:
+    """Refused if an earlier attempt has opened a private model to all: its noise was all it had.
+
+    What is sealed leaves a party in one attempt only (`masque.jobs.computing`); what is opened is
+    out at once, and another attempt would draw fresh noise.
+    """
+    release = program.release
+    if release is None or EVERYBODY not in release.to:
+        return
+    earlier = (ledger.of(job.job_id, number) for number in range(1, job.attempt))
+    if any(line.entry["what"] == str(release) for lines in earlier for line in lines):
+        raise Refused(
+            f"{party} refuses job {job.job_id}: an attempt that was broken off may have opened its "
+            "model, and another would open it with other noise (privacy).",
+            hint="Submit it again under another id: that is another release, with its own epsilon.",
+            party=party,
+            rule="privacy",
+            job=job.job_id,
+        )
 
 
 def check_allowed(policy: Policy, case: Case, store: Store, spent: Spending, party: str) -> None:

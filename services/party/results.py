@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,15 @@ class Opened:
     values: bytes = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a job has come to at this party: `sealed` to be fetched, `kept` as shares, `opened`."""
+
+    sealed: tuple[Sealed, ...]
+    kept: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    opened: tuple[Opened, ...] = ()
+
+
 class Results:
     """What becomes of outputs at the party that `credentials` belong to, below `data`."""
 
@@ -74,8 +83,8 @@ class Results:
 
     def make(
         self, job: BoundJob, program: Program, party: Party, recipients: Mapping[str, Recipient]
-    ) -> list[Sealed]:
-        """Seal, keep or publish every output; returns what is to be fetched."""
+    ) -> Outcome:
+        """Seal, or make ready to be kept or published, every output."""
         kept: dict[str, bytes] = {}
         sealed: list[Sealed] = []
         opened: list[Opened] = []
@@ -89,12 +98,19 @@ class Results:
             for recipient in output.to:
                 self._record(job, name, output, recipient)
                 sealed.append(self._seal(job, name, plain, recipients[recipient]))
-        if kept:
+        return Outcome(tuple(sealed), kept, tuple(opened))
+
+    def publish(self, job: BoundJob, outcome: Outcome) -> None:
+        """Keep and publish, in the place of what an earlier attempt of the job did.
+
+        Raises Conflict if another job keeps a model under the name by now.
+        """
+        if outcome.kept:
+            self.check_free(job)
             name = job.spec.model_output.keep_shares or job.job_id
-            self._kept.keep(name, job.canonical(), kept)
-        if opened:
-            self._publish(job, opened)
-        return sealed
+            self._kept.keep(name, job.canonical(), outcome.kept)
+        if outcome.opened:
+            self._publish(job, outcome.opened)
 
     def receipt(self, job: BoundJob, program: Program, commitments: Mapping[str, str]) -> Sealed:
         """What this party has done for a job, signed; `commitments` to its shares by data set."""
@@ -134,7 +150,7 @@ class Results:
         what = f"share of {name}, sealed"
         self._ledger.record(job.job_id, job.attempt, what, bits, (recipient,))
 
-    def _publish(self, job: BoundJob, opened: list[Opened]) -> None:
+    def _publish(self, job: BoundJob, opened: Sequence[Opened]) -> None:
         items = [
             {
                 "output": item.output,

@@ -47,7 +47,7 @@ class Tending:
     def look(self) -> None:
         """Once."""
         for job in self._jobs.all():
-            if job.overdue(self._limits.lease_seconds):
+            if job.overdue(self._limits.lease_seconds, self._limits.job_seconds):
                 _log.warning("job given up: its coordinator is silent", job=job.state.job_id)
         self._approvals.sweep(self._limits.job_seconds)
         held = {(entry.name, entry.upload_id) for entry in self._store.list()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import grpc
 
 from masque.data.checkpoints import Checkpoints
 from masque.data.store import Store
-from masque.errors import MasqueError, Refused
+from masque.errors import Conflict, MasqueError, Refused
 from masque.jobs.bound import BoundJob
 from masque.jobs.chain import ACCEPTED
 from masque.jobs.computing import ComputedJob
@@ -39,9 +39,10 @@ from masque.wire.tls import Credentials
 from services.party import preparing
 from services.party.approvals import MOST, Approvals
 from services.party.attempt import Attempt, Doors
+from services.party.deliveries import Deliveries
 from services.party.figures import COMPUTED, FAILED, Totals
 from services.party.jobs import Memory
-from services.party.results import Results, Sealed
+from services.party.results import Outcome, Results, Sealed
 from services.party.settings import PartyLimits
 from services.party.stock import Listener, Stock
 
@@ -81,6 +82,7 @@ class PartyWorkshop:
         memory: Memory,
         ledger: Ledger,
         results: Results,
+        deliveries: Deliveries,
         checkpoints: Checkpoints,
         approvals: Approvals,
         hub: Hub,
@@ -89,15 +91,15 @@ class PartyWorkshop:
     ) -> None:
         self._around, self._store, self._policy = around, store, policy
         self._recipients, self._memory, self._ledger = recipients, memory, ledger
-        self._results, self._hub, self._limits = results, hub, limits
-        self._checkpoints = checkpoints
+        self._results, self._deliveries = results, deliveries
+        self._hub, self._limits, self._checkpoints = hub, limits, checkpoints
         self._compile = compile
         self._spent = Spending()
         ledger.follow(self._spent)
         self._approvals = approvals
         self._compiled: tuple[bytes, Program] | None = None
         self._known: dict[bytes, tuple[Sequence[Opening], Disclosed]] = {}
-        self._judging = threading.Lock()
+        self._judging, self._publishing = threading.Lock(), threading.Lock()
         self._lock = threading.Lock()
         self._open: set[Attempt] = set()
         self._ended = Totals()
@@ -133,6 +135,8 @@ class PartyWorkshop:
         trust = around.credentials.renewed().trust
         recipients = preparing.trusted_recipients(job, self._recipients, trust, name)
         self._results.check_free(job)
+        with self._lock:
+            self._check_name(job)
         case = Case(job, *self._discloses(job))
         preparing.check_allowed(self._policy, case, self._store, self._spent, name)
         return index, recipients
@@ -166,6 +170,7 @@ class PartyWorkshop:
     def _accept(self, job: BoundJob, program: Program) -> None:
         """Is the job allowed? If so, what it may disclose of its data sets counts from now on."""
         name, store = self._around.name, self._store
+        preparing.check_released_once(job, program, self._ledger, name)
         case = Case(job, program.openings, by_program(program, job.spec.privacy))
         preparing.check_allowed(self._policy, case, store, self._spent, name)
         missing = self._approvals.begin(job, preparing.approvals(self._policy, job))
@@ -214,6 +219,7 @@ class PartyWorkshop:
         }
         try:
             with self._lock:
+                self._check_name(job)
                 self._check_room(attempt)
                 self._open.add(attempt)
         except MasqueError as error:
@@ -231,6 +237,19 @@ class PartyWorkshop:
         """Bytes that jobs have declared."""
         with self._lock:
             return sum(attempt.memory for attempt in self._open)
+
+    def _check_name(self, job: BoundJob) -> None:
+        """Two jobs at once must not keep their models under one name: some of each would stay."""
+        name = job.spec.model_output.keep_shares
+        for other in self._open:
+            taken = other.job.spec.model_output.keep_shares
+            if name is not None and name == taken and other.job.job_id != job.job_id:
+                raise Conflict(
+                    f"job {other.job.job_id} is under way at party {self._around.name!r}, and will "
+                    f"keep its model as {name!r}.",
+                    hint="Choose another name for keep_shares.",
+                    field="model_output.keep_shares",
+                )
 
     def _check_room(self, attempt: Attempt) -> None:
         lent, name = self.memory_lent, self._around.name
@@ -258,12 +277,28 @@ class PartyWorkshop:
         )
         return neighbourhood.check(job, sender)
 
-    def finish(self, attempt: Attempt) -> list[Sealed]:
+    def finish(self, attempt: Attempt) -> Outcome:
         """See `Workshop`."""
         party = attempt.complete()
         job, program = attempt.job, attempt.program
-        sealed = self._results.make(job, program, party, attempt.recipients)
-        return [*sealed, self._results.receipt(job, program, attempt.commitments)]
+        outcome = self._results.make(job, program, party, attempt.recipients)
+        receipt = self._results.receipt(job, program, attempt.commitments)
+        return replace(outcome, sealed=(*outcome.sealed, receipt))
+
+    def publish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """See `Workshop`."""
+        job = attempt.job
+        with self._publishing:
+            self._results.publish(job, outcome)
+        self._deliveries.store(job.job_id, job.attempt, job.digest(), outcome.sealed)
+
+    def results(self, job_id: str, attempt: int) -> Sequence[Sealed]:
+        """See `Workshop`."""
+        return self._deliveries.read(job_id, attempt)
+
+    def discard(self, job_id: str) -> None:
+        """See `Workshop`."""
+        self._deliveries.discard(job_id)
 
     def closed(self, attempt: Attempt, *, computed: bool) -> None:
         """See `Workshop`."""

@@ -21,6 +21,7 @@ from masque.jobs.computing import (
     Event,
     FetchResults,
     Finish,
+    Forget,
     GiveResults,
     Overdue,
     Prepare,
@@ -30,6 +31,7 @@ from masque.jobs.computing import (
     RoundFinished,
     Run,
     RunRound,
+    finished,
     recovered,
     step,
 )
@@ -80,6 +82,7 @@ EXAMPLES: dict[type[Any], Event] = {
     Abort: Abort("coordinator", 1, "party-1 is gone"),
     Overdue: Overdue(1),
     Renew: Renew("coordinator", 1),
+    Forget: Forget("coordinator"),
 }
 AFTER = {
     "prepare": State.PREPARING,
@@ -91,6 +94,7 @@ AFTER = {
     "broken": State.FAILED,
     "abort": State.FAILED,
     "overdue": State.FAILED,
+    "forget": State.FAILED,
 }
 RAISED = {
     Verdict.PEER: ProtocolError,
@@ -122,7 +126,9 @@ def test_every_pair_of_state_and_event_does_what_the_table_says(
             assert after == job
             return
         assert after.state is AFTER[rule.__name__.strip("_")]
-        assert after.again is (after.state is State.FAILED), "all of these may go well another time"
+        assert after.over is (event in (FetchResults, Forget)), "the last attempt"
+        may = after.state is State.FAILED and not after.over
+        assert after.again is may, "all others may go well another time"
 
 
 def test_a_job_that_goes_well() -> None:
@@ -143,6 +149,7 @@ def test_a_job_that_goes_well() -> None:
         Run(0),
         Run(1),
         Finish(),
+        Remember(1, SUBJECT),
         GiveResults(),
         GiveResults(),
     ]
@@ -205,6 +212,7 @@ def test_an_unknown_job() -> None:
         FetchResults("other", 1),
         Renew("other", 1),
         Abort("other", 1, "x"),
+        Forget("other"),
     ],
     ids=str,
 )
@@ -261,6 +269,35 @@ def test_an_attempt_from_before_a_crash_is_never_taken_again() -> None:
     assert run(job, prepare(4))[1] == [Remember(4, SUBJECT), Compile()]
 
 
+def test_results_are_handed_over_in_one_attempt() -> None:
+    """Before that, another attempt may begin; after it, none, whatever happened meanwhile."""
+    finishing = jobs()[State.FINISHING]
+    assert run(finishing, prepare(2))[0].attempt == 2
+    given, effects = step(finishing, FetchResults("coordinator", 1))
+    assert effects == (Remember(1, SUBJECT), GiveResults())
+    back = recovered("job-1", "coordinator", 1, SUBJECT, over=given.over)
+    aborted, _ = step(given, Abort("coordinator", 1, "again"))
+    for job in (given, aborted, back, finished(back, given.digest)):
+        with pytest.raises(ProtocolError, match="attempt 2 of job job-1, which has ended") as error:
+            step(job, prepare(2))
+        assert error.value.where["peer"] == "coordinator"
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state is not State.ABSENT])
+def test_a_job_that_has_ended_stays_so(state: State) -> None:
+    job, effects = step(jobs()[state], Forget("coordinator"))
+    assert effects[0] == Remember(1, SUBJECT)
+    assert step(job, Forget("coordinator")) == (job, ())
+    with pytest.raises(ProtocolError, match="which has ended"):
+        step(job, prepare(2))
+
+
+def test_results_outlive_a_restart() -> None:
+    job = finished(recovered("job-1", "coordinator", 1, SUBJECT), prepare().digest)
+    assert step(job, prepare()) == (job, ())
+    assert step(job, FetchResults("coordinator", 1))[1] == (Remember(1, SUBJECT), GiveResults())
+
+
 EVENT = st.one_of(
     st.builds(prepare, st.integers(0, 3), st.just("coordinator"), st.sampled_from([SUBJECT, b"x"])),
     st.builds(Compiled, st.integers(1, 3), st.just(2)),
@@ -271,11 +308,14 @@ EVENT = st.one_of(
     st.builds(Abort, st.just("coordinator"), st.integers(1, 3), st.just("")),
     st.builds(Overdue, st.integers(1, 3)),
     st.builds(Renew, st.sampled_from(["coordinator", "other"]), st.integers(1, 3)),
+    st.builds(Forget, st.sampled_from(["coordinator", "other"])),
 )
 
 
 class Computing(RuleBasedStateMachine):
-    """Any order of events and restarts: no attempt is taken twice, no round is run twice."""
+    """Any order of events and restarts: no attempt is taken twice, no round is run twice, results
+    are given in one attempt.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -283,6 +323,8 @@ class Computing(RuleBasedStateMachine):
         self.taken: list[int] = []
         self.ran: list[tuple[int, int]] = []
         self.held: set[int] = set()
+        self.over = False
+        self.given: set[int] = set()
 
     @rule(event=EVENT)
     def any_event(self, event: Event) -> None:
@@ -294,7 +336,11 @@ class Computing(RuleBasedStateMachine):
             return
         for effect in effects:
             match effect:
+                case Remember(attempt, _) if self.job.over:
+                    assert attempt == self.taken[-1]
+                    self.over = True
                 case Remember(attempt, _):
+                    assert not self.over
                     self.taken.append(attempt)
                     self.held.add(attempt)
                 case Run(round):
@@ -304,16 +350,27 @@ class Computing(RuleBasedStateMachine):
                     self.held.remove(attempt)
                 case GiveResults():
                     assert self.ran[-2:] == [(self.job.attempt, 0), (self.job.attempt, 1)]
+                    assert self.over
+                    self.given.add(self.job.attempt)
 
     @rule()
     def crash(self) -> None:
         if self.taken:
-            self.job = recovered("job-1", "coordinator", self.taken[-1], self.job.subject)
+            before = self.job
+            args = ("job-1", "coordinator", self.taken[-1], before.subject)
+            self.job = recovered(*args, over=self.over)
             self.held.clear()
+            if before.state is State.FINISHING:
+                self.job = finished(self.job, before.digest)
+                self.held.add(self.job.attempt)
 
     @invariant()
     def no_attempt_is_taken_twice(self) -> None:
         assert self.taken == sorted(set(self.taken))
+
+    @invariant()
+    def results_are_given_in_one_attempt(self) -> None:
+        assert len(self.given) <= 1
 
     @invariant()
     def no_round_is_run_twice(self) -> None:

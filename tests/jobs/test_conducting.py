@@ -296,7 +296,7 @@ def test_attempts_that_lead_nowhere_end_the_job() -> None:
     job, _ = run(job, Begin())
     job, effects = run(job, PeerFailed("party-1", job.attempt, "its disk is full", again=True))
     assert (job.state, job.culprit) == (State.FAILED, "party-1")
-    assert job.reason.startswith("its disk is full (the last of 12 attempts in a row")
+    assert job.reason.startswith("its disk is full (the last of 20 attempts in a row")
     assert effects[-1] == Forget(frozenset(PARTIES))
 
 
@@ -318,6 +318,43 @@ def test_a_job_that_runs_out_of_time_names_whom_it_waited_for() -> None:
 
 def test_a_job_that_waits_is_cancelled_without_asking_anybody() -> None:
     assert run(NEW, Cancel("analyst"))[1] == [Forget(frozenset(PARTIES))], "nobody need approve it"
+
+
+INTERRUPTIONS: list[Event] = [
+    Restarted(),
+    Stopped(),
+    Overdue("party-1", "no sign of life"),
+    PeerStopped("party-1", 1),
+    PeerFailed("party-1", 1, "it is gone", again=True),
+]
+
+
+@pytest.mark.parametrize("event", INTERRUPTIONS, ids=lambda event: type(event).__name__)
+def test_results_that_were_computed_are_asked_for_again(event: Event) -> None:
+    """In the same attempt, and only of those that have not handed them over."""
+    job, effects = run(jobs()[State.FINISHING], FETCHED[0], event)
+    assert (job.state, job.due, job.waiting) == (State.WAITING, frozenset({"party-1"}), frozenset())
+    assert effects == [Wait(1)], "nobody gives anything up"
+    job, effects = run(job, Fetched("party-1", 1), Begin())
+    assert (job.state, job.attempt, effects) == (State.FINISHING, 1, [AskResults(job.waiting)])
+    assert run(job, FETCHED[1])[0].state is State.SUCCEEDED
+
+
+def test_results_that_are_lost_are_computed_again() -> None:
+    lost = PeerFailed("party-1", 1, "it was restarted", again=True, lost=True)
+    job, effects = run(jobs()[State.FINISHING], lost)
+    assert (job.state, job.due) == (State.WAITING, frozenset())
+    assert job.committed == Committed(1, 3, False) and effects[0] == AskAbort(ALL, lost.reason)
+    assert run(job, Begin())[0].attempt == 2
+
+
+def test_results_that_are_lost_when_others_were_handed_over_end_the_job() -> None:
+    lost = PeerFailed("party-1", 1, "it was restarted", again=True, lost=True)
+    job, _ = run(jobs()[State.FINISHING], FETCHED[0], lost)
+    assert (job.state, job.culprit) == (State.FAILED, "party-1")
+    assert (
+        job.reason == "it was restarted, and others have handed over theirs, which parties do once"
+    )
 
 
 class Conducting(RuleBasedStateMachine):

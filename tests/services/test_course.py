@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 from masque.client.ports import free_ports
 from masque.errors import Conflict, MasqueError, Unavailable
+from masque.jobs.bound import BoundJob
 from masque.jobs.conducting import Cancel, ConductedJob, Stopped
 from masque.jobs.record import Progress
 from masque.jobs.states import State
@@ -24,7 +25,7 @@ from services.coordinator.board import Board
 from services.coordinator.course import Course
 from services.coordinator.figures import Tally
 from services.coordinator.peers import Peers
-from services.coordinator.room import Room
+from services.coordinator.room import Lent, Room
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Store, StoredJob
 from tests.jobs.examples import bound
@@ -49,7 +50,9 @@ class Disk(Store):
 
 
 @contextmanager
-def a_course(folder: Path) -> Iterator[tuple[Course, Disk, threading.Thread]]:
+def a_course(
+    folder: Path, open_peers: Callable[[], Peers] | None = None, room: Room | None = None
+) -> Iterator[tuple[Course, Disk, threading.Thread]]:
     """Of a job whose dealer and parties nobody has started, run in a thread."""
     authority = create_authority(folder / "authority", "demo")
     authority.issue(Identity("demo", Role.COORDINATOR, "coordinator"), folder / "own")
@@ -75,12 +78,12 @@ def a_course(folder: Path) -> Iterator[tuple[Course, Disk, threading.Thread]]:
         course = Course(
             disk,
             Board(disk),
-            lambda: Peers(settings, credentials),
+            open_peers or (lambda: Peers(settings, credentials)),
             job,
             begun,
             settings,
             Tally(),
-            Room(1),
+            room or Room(1),
         )
         thread = threading.Thread(target=_run, args=(course,))
         thread.start()
@@ -90,6 +93,59 @@ def a_course(folder: Path) -> Iterator[tuple[Course, Disk, threading.Thread]]:
             disk.go.set()
             course.park()
             thread.join(PATIENCE)
+
+
+class Glances(Peers):
+    """Services that answer, and take their time over a review."""
+
+    def __init__(self) -> None:
+        self.looked_at, self.go, self.closed = threading.Event(), threading.Event(), False
+
+    def absent(self) -> None:
+        return None
+
+    def review(self, party: str, job: BoundJob) -> list[str]:
+        self.looked_at.set()
+        assert self.go.wait(PATIENCE)
+        return []
+
+    def lent(self) -> dict[str, Lent]:
+        return {"dealer": Lent(8)}
+
+    def heed(self) -> None:
+        return None
+
+    def cancel(self) -> None:
+        return None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_job_that_is_cancelled_while_it_looks_for_room_takes_none(tmp_path: Path) -> None:
+    """The look ends after the job: the room that it finds was never given back."""
+    glances, room = Glances(), Room(1)
+    with a_course(tmp_path, lambda: glances, room) as (course, disk, thread):
+        assert glances.looked_at.wait(PATIENCE)
+        disk.go.set()
+        assert course.ask(Cancel("analyst"), PATIENCE) is State.CANCELLED
+        thread.join(PATIENCE)
+        glances.go.set()
+        end = time.monotonic() + PATIENCE
+        while not glances.closed and time.monotonic() < end:
+            time.sleep(0.01)
+        assert glances.closed, "nothing stays open"
+        assert room.claim("job-2", lambda: 0, glances.lent()) is None
+        assert room.crowded("job-3") is not None, "job-2 alone has room now"
+
+
+def test_a_cancel_that_is_not_stored_in_time_is_not_promised(tmp_path: Path) -> None:
+    """The disk has hung: the client hears neither yes nor no, and nothing has ended yet."""
+    with a_course(tmp_path) as (course, disk, _):
+        with pytest.raises(Unavailable, match="could not do it just now"):
+            course.ask(Cancel("analyst"), 0.3)
+        assert disk.writing.is_set() and not course.job.ended
+        disk.full = True
 
 
 def _run(course: Course) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -27,9 +27,10 @@ from masque.jobs.bound import BoundJob, Resume
 from masque.jobs.computing import ComputedJob
 from masque.jobs.states import State
 from services.party.attempt import Account, Attempt
+from services.party.deliveries import Deliveries
 from services.party.job import Job
 from services.party.jobs import Jobs, Memory
-from services.party.results import Sealed
+from services.party.results import Outcome, Sealed
 from tests.services.handmade import compile_handmade
 from tests.services.test_dealer import a_job
 
@@ -75,6 +76,7 @@ class Workshop:
         self.error: Exception | None = None
         self.remembered: list[ComputedJob] = []
         self.numbers: list[Account] = []
+        self.stored: dict[int, Sequence[Sealed]] = {}
 
     def remember(self, job: ComputedJob) -> None:
         self.remembered.append(job)
@@ -89,8 +91,17 @@ class Workshop:
         program = compile_handmade(job)
         return Attempt(job, program, 0, [[]] * len(program.rounds), {}, cast(Any, self.doors))
 
-    def finish(self, attempt: Attempt) -> list[Sealed]:
-        return []
+    def finish(self, attempt: Attempt) -> Outcome:
+        return Outcome((Sealed("weights", "analyst", b"sealed"),))
+
+    def publish(self, attempt: Attempt, outcome: Outcome) -> None:
+        self.stored = {attempt.job.attempt: outcome.sealed}
+
+    def results(self, job_id: str, attempt: int) -> Sequence[Sealed]:
+        return self.stored[attempt]
+
+    def discard(self, job_id: str) -> None:
+        self.stored = {}
 
     def closed(self, attempt: Attempt, *, computed: bool) -> None:
         self.numbers.append(attempt.account())
@@ -98,6 +109,12 @@ class Workshop:
 
 def kept_in(directory: Path) -> Checkpoints:
     return Checkpoints(directory / "checkpoints", StoreKey(bytes(32)))
+
+
+def jobs_in(directory: Path, workshop: Workshop, capacity: int = 2) -> Jobs:
+    """A party's jobs after a start in a directory."""
+    memory, deliveries = Memory(directory / "jobs"), Deliveries(directory / "results")
+    return Jobs(memory, workshop, kept_in(directory), deliveries, capacity)
 
 
 def new_job() -> tuple[Job, Workshop]:
@@ -173,10 +190,10 @@ def test_peers_hear_whether_another_attempt_may_go_well(error: MasqueError, agai
 
 def test_a_silent_coordinator_loses_its_job() -> None:
     job, workshop = new_job()
-    assert not job.overdue(0.0)
+    assert not job.overdue(0.0, 900.0)
     job.prepare(a_job(), "coordinator")
-    assert not job.overdue(10.0)
-    assert job.overdue(0.0) and workshop.doors.ended[-1] == "let go"
+    assert not job.overdue(10.0, 900.0)
+    assert job.overdue(0.0, 900.0) and workshop.doors.ended[-1] == "let go"
     with pytest.raises(JobFailed, match="silent"):
         job.begin("coordinator", 1, 0)
 
@@ -186,13 +203,13 @@ def test_a_coordinator_that_renews_its_lease_keeps_its_job() -> None:
     job.prepare(a_job(), "coordinator")
     job.touched -= 100
     job.renew("coordinator", 1)
-    assert not job.overdue(50.0)
+    assert not job.overdue(50.0, 900.0)
     job.touched -= 100
     with pytest.raises(ProtocolError, match="belongs to coordinator"):
         job.renew("stranger", 1)
     with pytest.raises(ProtocolError, match="attempt 2"):
         job.renew("coordinator", 2)
-    assert job.overdue(50.0), "others renew nothing"
+    assert job.overdue(50.0, 900.0), "others renew nothing"
     with pytest.raises(JobFailed, match="silent"):
         job.renew("coordinator", 1)
 
@@ -201,7 +218,7 @@ def test_the_end_of_a_job_destroys_its_checkpoints_but_not_at_a_strangers_word(
     tmp_path: Path,
 ) -> None:
     checkpoints = kept_in(tmp_path)
-    jobs = Jobs(Memory(tmp_path / "jobs"), Workshop(), checkpoints, capacity=2)
+    jobs = jobs_in(tmp_path, Workshop())
     taken = ComputedJob("job-1", State.PREPARING, "coordinator", 1, subject=a_job().subject())
     Memory(tmp_path / "jobs").store(taken)
     shares = {"w": np.arange(4, dtype=np.uint64)}
@@ -306,7 +323,7 @@ def test_a_later_attempt_ends_the_earlier_one() -> None:
 
 def test_a_party_remembers_attempts_through_a_crash(tmp_path: Path) -> None:
     memory = Memory(tmp_path / "jobs")
-    jobs = Jobs(memory, Workshop(), kept_in(tmp_path), capacity=2)
+    jobs = jobs_in(tmp_path, Workshop())
     assert memory.recall("job-1").state is State.ABSENT
     taken = ComputedJob("job-1", State.PREPARING, "coordinator", 3, subject=a_job().subject())
     memory.store(taken)
@@ -323,7 +340,7 @@ def test_a_party_remembers_attempts_through_a_crash(tmp_path: Path) -> None:
 
 
 def test_there_is_room_for_so_many_jobs(tmp_path: Path) -> None:
-    jobs = Jobs(Memory(tmp_path / "jobs"), Workshop(), kept_in(tmp_path), capacity=1)
+    jobs = jobs_in(tmp_path, Workshop(), capacity=1)
     jobs.take_up("job-1").prepare(a_job(), "coordinator")
     assert jobs.busy == 1 and jobs.take_up("job-1").busy
     with pytest.raises(Refused, match="busy with 1 jobs"):
