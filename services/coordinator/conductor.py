@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from masque.errors import IdentityError, MasqueError, NotFound, Refused, SpecError, Unavailable
 from masque.jobs import spec as specs
+from masque.jobs import submission as submissions
 from masque.jobs.bound import BoundJob, Recipient, bind
 from masque.jobs.conducting import Cancel, ConductedJob, step
 from masque.jobs.held import agreed_tables
@@ -25,6 +26,7 @@ from masque.wire import tracing
 from masque.wire.failures import pack
 from masque.wire.metrics import Metric
 from masque.wire.recipients import parse_recipient
+from masque.wire.submissions import check_submission
 from masque.wire.tls import Credentials
 from services.coordinator.asking import tell
 from services.coordinator.board import Board
@@ -123,17 +125,23 @@ class Conductor:
     # -- what clients ask for --------------------------------------------------------------------
 
     def submit(
-        self, job_id: str, text: str, recipients: Sequence[Recipient], client: str
+        self,
+        job_id: str,
+        text: str,
+        recipients: Sequence[Recipient],
+        client: str,
+        submission: str,
     ) -> StoredJob:
         """Accept a job, or raise why not; the same submission again is accepted and not repeated.
 
-        Raises SpecError, IdentityError for keys nobody vouches for, Unavailable for a party that
-        does not answer, Conflict for another job under this id.
+        `submission`: what the client has signed. Raises SpecError, IdentityError for keys nobody
+        vouches for, Refused for what was not signed, Unavailable for a party that does not answer,
+        Conflict for another job under this id.
         """
         request = _fingerprint(job_id, text, recipients, client)
         known = self._store.job(job_id)
         if known is None:
-            known = self._bind(job_id, text, recipients, client, request)
+            known = self._bind(job_id, text, recipients, client, submission, request)
         if known.request != request:
             raise two_specs(job_id)
         return known
@@ -175,6 +183,7 @@ class Conductor:
         text: str,
         recipients: Sequence[Recipient],
         client: str,
+        submission: str,
         request: bytes,
     ) -> StoredJob:
         if self._closed:
@@ -186,8 +195,9 @@ class Conductor:
         spec = specs.parse(text, "the job")
         for recipient in recipients:
             self._check_recipient(recipient)
+        self._check_signed(submission, spec, recipients, job_id, client)
         settings = self._settings
-        bound = self._bound(spec, recipients, job_id, client)
+        bound = self._bound(spec, recipients, job_id, client, submission)
         everybody = tuple(party.name for party in settings.parties)
         conducted = ConductedJob(job_id, everybody, settings.dealer.name)
         progress = Progress(job_id, 1, State.SUBMITTED.value).to_json()
@@ -208,7 +218,12 @@ class Conductor:
         return job
 
     def _bound(
-        self, spec: specs.JobSpec, recipients: Sequence[Recipient], job_id: str, client: str
+        self,
+        spec: specs.JobSpec,
+        recipients: Sequence[Recipient],
+        job_id: str,
+        client: str,
+        submission: str,
     ) -> BoundJob:
         settings = self._settings
         threads = ThreadPoolExecutor(len(settings.parties))
@@ -232,6 +247,7 @@ class Conductor:
             dealer=settings.dealer.name,
             coordinator=settings.name,
             client=client,
+            submission=submission,
         )
         threads = ThreadPoolExecutor(len(settings.parties))
         try:
@@ -259,6 +275,28 @@ class Conductor:
                 hint="Submit the content of its .recipient.pub file.",
                 recipient=recipient.name,
             )
+
+    def _check_signed(
+        self,
+        submission: str,
+        spec: specs.JobSpec,
+        recipients: Sequence[Recipient],
+        job_id: str,
+        client: str,
+    ) -> None:
+        """Before a party is asked: each of them checks it again."""
+        settings = self._settings
+        due = submissions.submission(
+            spec,
+            {recipient.name: recipient.key for recipient in recipients},
+            project=settings.project,
+            client=client,
+            job_id=job_id,
+            coordinator=settings.name,
+            parties=[party.name for party in settings.parties],
+        )
+        trust = self._credentials.renewed().trust
+        check_submission(submission, due, trust, f"coordinator {settings.name!r}", begun=False)
 
     # -- running ---------------------------------------------------------------------------------
 

@@ -79,7 +79,11 @@ class CoordinatorService(CoordinatorServicer):
         """Bind and queue a job; the same request again gets the same answer."""
         recipients = [recipient_of(r.name, r.key, r.proof) for r in request.recipients]
         job = self._conductor.submit(
-            request.job_id, request.spec_yaml, recipients, caller(context).name
+            request.job_id,
+            request.spec_yaml,
+            recipients,
+            caller(context).name,
+            request.submission,
         )
         return messages.SubmitReply(job_id=job.job_id)
 
