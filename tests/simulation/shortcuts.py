@@ -15,7 +15,9 @@ from masque.jobs import document, policy
 from masque.jobs.bound import BoundJob
 from masque.mpc.program import Program
 from masque.wire import authorise, statements
+from masque.wire.certificates import read_der
 from masque.wire.identity import parse_identity
+from masque.wire.recipients import verify_signature
 from masque.wire.trust import Trust
 from tests.services.handmade import compile_handmade
 
@@ -46,8 +48,8 @@ def computed_once() -> Iterator[None]:
         mock.patch.object(document, "_compose", cache(document._compose)),
         mock.patch.object(authorise, "parse_identity", cache(parse_identity)),
         mock.patch.object(statements, "read_signed", _lately(statements.read_signed)),
-        mock.patch.object(statements, "read_der", _lately(statements.read_der)),
-        mock.patch.object(statements, "verify_signature", _lately(statements.verify_signature)),
+        mock.patch.object(statements, "read_der", _lately(read_der)),
+        mock.patch.object(statements, "verify_signature", _lately(verify_signature)),
         mock.patch.object(Trust, "issuer", _lately(Trust.issuer)),
     ):
         yield

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from masque.errors import IdentityError, Refused
 from masque.jobs.bound import BoundJob
+from masque.jobs.ledger import Ledger
 from masque.jobs.submission import submission_of
-from masque.wire import withdrawing
+from masque.wire import receipts, withdrawing
 from masque.wire.authority import create_authority
 from masque.wire.identity import Identity, Role
+from masque.wire.ledgers import signer_of
 from masque.wire.revocation import Revocations
 from masque.wire.submissions import (
     HOLDS,
@@ -119,3 +122,24 @@ def test_nothing_of_it_can_be_changed(own: Project) -> None:
     for text in ("", "{}", "[]", "x" * 40_000, job.submission + " "):
         with pytest.raises(IdentityError):
             believe_submission(text, due, trust)
+
+
+def test_a_receipt_needs_it(own: Project, tmp_path: Path) -> None:
+    """Offline, and although all parties have signed the job as it is."""
+    trust, client = own.authority.trust, own.credentials("client", "analyst")
+    job = bound(parties=["ann", "ben"])
+    other = submitted(job, client, recipients={"analyst": "ee" * 32})
+    for made in (job, other, submitted(job, own.credentials("client", "owner"), client="analyst")):
+        with pytest.raises(IdentityError, match=r"has not signed|has signed it|does not belong"):
+            receipts.join(made, statements(own, made, tmp_path), trust)
+    good = submitted(job, client)
+    receipt = receipts.join(good, statements(own, good, tmp_path), trust)
+    assert receipt.submission.client == "analyst" and receipt.submission.recipients == job.keys
+
+
+def statements(project: Project, job: BoundJob, folder: Path) -> Iterator[bytes]:
+    """What its parties sign of a job that has disclosed nothing."""
+    for name in job.parties:
+        party = project.credentials("party", name)
+        book = Ledger(folder / f"ledger-{name}", time.time, signer_of(party))
+        yield receipts.make_statement(job, bytes(32), {}, book, party, time.time())
