@@ -160,13 +160,13 @@ def verify_receipt(content: Any, trust: Trust) -> Receipt:
         notes: list[str] = []
         found = [_verify_statement(item, trust, notes) for item in signed]
         _check_parties(bound, found)
-        due = submission_of(bound, found[0][0].project)
-        believe_submission(bound.submission, due, trust)
         conditions = tuple(_verify_conditions(bound, trust))
         statements = tuple(statement for _, statement in found)
         for statement in statements:
             _check_statement(bound, statement, statements[0])
             notes += _other_versions(statement, statements[0])
+        due = submission_of(bound, found[0][0].project)
+        believe_submission(bound.submission, due, trust)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise _bad("a part of it is missing or of the wrong kind") from None
     return Receipt(bound, statements, content, tuple(notes), conditions)
