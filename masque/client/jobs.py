@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from masque.client.services import BRIEF, Services
 from masque.errors import JobFailed, MasqueError, NotFound
 from masque.jobs import spec
 from masque.jobs.record import Progress, read_progress
+from masque.jobs.submission import submission
 from masque.v1 import coordinator_pb2 as messages
 from masque.wire.failures import unpack
 from masque.wire.recipients import load_recipient
+from masque.wire.submissions import sign_submission
 
 SUBMIT = 90.0
 WATCH = 7 * 24 * 3600.0
@@ -53,17 +56,39 @@ def read_job(path: str | Path) -> tuple[str, spec.JobSpec]:
 
 
 def submit(services: Services, text: str, job: spec.JobSpec, job_id: str | None = None) -> str:
-    """Hand a job to the coordinator with the public keys of its recipients; returns its id.
+    """Sign a job and hand it to the coordinator with the keys of its recipients; returns its id.
 
     The same submission under the same id is one job. Raises SpecError for what does not fit the
     data sets, NotFound for a recipient without a key here.
     """
     chosen = job_id or new_id(job.name)
-    request = messages.SubmitRequest(
-        spec_yaml=text, recipients=recipient_keys(services, job.recipients), job_id=chosen
-    )
+    request = submission_request(services, text, job, chosen)
     with services.coordinator.calling() as stub:
         return str(stub.Submit(request, timeout=SUBMIT).job_id)
+
+
+def submission_request(
+    services: Services, text: str, job: spec.JobSpec, job_id: str
+) -> messages.SubmitRequest:
+    """What is sent, signed with our certificate; raises as `submit`."""
+    keys = recipient_keys(services, job.recipients)
+    credentials = services.credentials.renewed()
+    statement = submission(
+        job,
+        {recipient.name: recipient.key for recipient in keys},
+        project=credentials.identity.project,
+        client=credentials.identity.name,
+        job_id=job_id,
+        coordinator=services.coordinator.name,
+        parties=[party.name for party in services.parties],
+        time=time.time(),
+    )
+    return messages.SubmitRequest(
+        spec_yaml=text,
+        recipients=keys,
+        job_id=job_id,
+        submission=sign_submission(statement, credentials),
+    )
 
 
 @contextlib.contextmanager

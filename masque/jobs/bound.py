@@ -25,6 +25,8 @@ from masque.jobs.spec import EVERYBODY, JobSpec
 
 FEWEST_PARTIES = 2
 
+LARGEST_SUBMISSION = 32_768
+"""Characters of what a client has signed, with its certificate and the signature."""
 
 Key = Annotated[str, Field(pattern=KEY_PATTERN)]
 
@@ -57,10 +59,12 @@ class BoundJob(Section):
 
     `parties` are in order: party i holds share i. `attempt` counts from 1; every attempt has
     fresh masks. `client` is who submitted the job. `start` is the model that it starts from.
-    `resume`: what an earlier attempt has left to go on with.
+    `resume`: what an earlier attempt has left to go on with. `submission` is what the client has
+    signed (`masque.jobs.submission.Submission`, with the signature). It is not judged here: a
+    service must check it before it does anything for the job.
     """
 
-    format: Literal["masque job 4"] = "masque job 4"
+    format: Literal["masque job 5"] = "masque job 5"
     job_id: Name
     attempt: Annotated[int, Field(ge=1, le=2**31 - 1)]
     spec: JobSpec
@@ -72,6 +76,7 @@ class BoundJob(Section):
     recipients: Annotated[tuple[Recipient, ...], BeforeValidator(listed)] = ()
     start: SharedTable | None = None
     resume: Resume | None = None
+    submission: Annotated[str, Field(max_length=LARGEST_SUBMISSION)] = ""
 
     def canonical(self) -> bytes:
         """The one JSON spelling: sorted keys, no spaces, ASCII, floats by `repr`."""
@@ -139,6 +144,7 @@ def bind(
     dealer: str,
     coordinator: str,
     client: str,
+    submission: str = "",
 ) -> BoundJob:
     """Tie a job to what there is: all data sets known, and the public keys of all people known.
 
@@ -162,6 +168,7 @@ def bind(
         "client": client,
         "recipients": tuple(people[name] for name in spec.recipients if name in people),
         "start": known.get(_start_from(spec) or ""),
+        "submission": submission,
     }
     source = document.Document(f"job {spec.name!r}", values, {})
     job, complaints = validated(BoundJob, source)

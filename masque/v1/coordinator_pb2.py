@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmasque/v1/coordinator.proto\x12\tmasque.v1\"8\n\x0cRecipientKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05proof\x18\x03 \x01(\t\"_\n\rSubmitRequest\x12\x11\n\tspec_yaml\x18\x01 \x01(\t\x12+\n\nrecipients\x18\x02 \x03(\x0b\x32\x17.masque.v1.RecipientKey\x12\x0e\n\x06job_id\x18\x03 \x01(\t\"\x1d\n\x0bSubmitReply\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x1e\n\x0cWatchRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"`\n\x05\x45vent\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x15\n\rprogress_json\x18\x03 \x01(\t\x12\r\n\x05\x65nded\x18\x04 \x01(\x08\x12\x12\n\nerror_json\x18\x05 \x01(\t\" \n\x0fListJobsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"\xa0\x01\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x11\n\tsubmitted\x18\x05 \x01(\t\x12\r\n\x05\x65nded\x18\x06 \x01(\t\x12\x0e\n\x06\x63lient\x18\x07 \x01(\t\x12\x15\n\rprogress_json\x18\x08 \x01(\t\x12\x12\n\nerror_json\x18\t \x01(\t\"-\n\rListJobsReply\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.masque.v1.Job\"\x1f\n\rCancelRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x1c\n\x0b\x43\x61ncelReply\x12\r\n\x05state\x18\x01 \x01(\t\"2\n\rResultRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\trecipient\x18\x02 \x01(\t\"]\n\x0bResultChunk\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\x12\r\n\x05party\x18\x02 \x01(\t\x12\x0e\n\x06output\x18\x03 \x01(\t\x12\x0e\n\x06sealed\x18\x04 \x01(\x0c\x12\x0c\n\x04more\x18\x05 \x01(\x08\"\x1c\n\x1a\x44\x65scribeCoordinatorRequest\"9\n\x07Service\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07serving\x18\x03 \x01(\x08\"\x82\x01\n\x18\x44\x65scribeCoordinatorReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\"\n\x06\x64\x65\x61ler\x18\x03 \x01(\x0b\x32\x12.masque.v1.Service\x12#\n\x07parties\x18\x04 \x03(\x0b\x32\x12.masque.v1.Service2\x8f\x03\n\x0b\x43oordinator\x12:\n\x06Submit\x12\x18.masque.v1.SubmitRequest\x1a\x16.masque.v1.SubmitReply\x12\x34\n\x05Watch\x12\x17.masque.v1.WatchRequest\x1a\x10.masque.v1.Event0\x01\x12<\n\x04List\x12\x1a.masque.v1.ListJobsRequest\x1a\x18.masque.v1.ListJobsReply\x12:\n\x06\x43\x61ncel\x12\x18.masque.v1.CancelRequest\x1a\x16.masque.v1.CancelReply\x12<\n\x06Result\x12\x18.masque.v1.ResultRequest\x1a\x16.masque.v1.ResultChunk0\x01\x12V\n\x08\x44\x65scribe\x12%.masque.v1.DescribeCoordinatorRequest\x1a#.masque.v1.DescribeCoordinatorReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmasque/v1/coordinator.proto\x12\tmasque.v1\"8\n\x0cRecipientKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05proof\x18\x03 \x01(\t\"s\n\rSubmitRequest\x12\x11\n\tspec_yaml\x18\x01 \x01(\t\x12+\n\nrecipients\x18\x02 \x03(\x0b\x32\x17.masque.v1.RecipientKey\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x12\n\nsubmission\x18\x04 \x01(\t\"\x1d\n\x0bSubmitReply\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x1e\n\x0cWatchRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"`\n\x05\x45vent\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x15\n\rprogress_json\x18\x03 \x01(\t\x12\r\n\x05\x65nded\x18\x04 \x01(\x08\x12\x12\n\nerror_json\x18\x05 \x01(\t\" \n\x0fListJobsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"\xa0\x01\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x11\n\tsubmitted\x18\x05 \x01(\t\x12\r\n\x05\x65nded\x18\x06 \x01(\t\x12\x0e\n\x06\x63lient\x18\x07 \x01(\t\x12\x15\n\rprogress_json\x18\x08 \x01(\t\x12\x12\n\nerror_json\x18\t \x01(\t\"-\n\rListJobsReply\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.masque.v1.Job\"\x1f\n\rCancelRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x1c\n\x0b\x43\x61ncelReply\x12\r\n\x05state\x18\x01 \x01(\t\"2\n\rResultRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\trecipient\x18\x02 \x01(\t\"]\n\x0bResultChunk\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\x12\r\n\x05party\x18\x02 \x01(\t\x12\x0e\n\x06output\x18\x03 \x01(\t\x12\x0e\n\x06sealed\x18\x04 \x01(\x0c\x12\x0c\n\x04more\x18\x05 \x01(\x08\"\x1c\n\x1a\x44\x65scribeCoordinatorRequest\"9\n\x07Service\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07serving\x18\x03 \x01(\x08\"\x82\x01\n\x18\x44\x65scribeCoordinatorReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\"\n\x06\x64\x65\x61ler\x18\x03 \x01(\x0b\x32\x12.masque.v1.Service\x12#\n\x07parties\x18\x04 \x03(\x0b\x32\x12.masque.v1.Service2\x8f\x03\n\x0b\x43oordinator\x12:\n\x06Submit\x12\x18.masque.v1.SubmitRequest\x1a\x16.masque.v1.SubmitReply\x12\x34\n\x05Watch\x12\x17.masque.v1.WatchRequest\x1a\x10.masque.v1.Event0\x01\x12<\n\x04List\x12\x1a.masque.v1.ListJobsRequest\x1a\x18.masque.v1.ListJobsReply\x12:\n\x06\x43\x61ncel\x12\x18.masque.v1.CancelRequest\x1a\x16.masque.v1.CancelReply\x12<\n\x06Result\x12\x18.masque.v1.ResultRequest\x1a\x16.masque.v1.ResultChunk0\x01\x12V\n\x08\x44\x65scribe\x12%.masque.v1.DescribeCoordinatorRequest\x1a#.masque.v1.DescribeCoordinatorReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,33 +34,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECIPIENTKEY']._serialized_start=42
   _globals['_RECIPIENTKEY']._serialized_end=98
   _globals['_SUBMITREQUEST']._serialized_start=100
-  _globals['_SUBMITREQUEST']._serialized_end=195
-  _globals['_SUBMITREPLY']._serialized_start=197
-  _globals['_SUBMITREPLY']._serialized_end=226
-  _globals['_WATCHREQUEST']._serialized_start=228
-  _globals['_WATCHREQUEST']._serialized_end=258
-  _globals['_EVENT']._serialized_start=260
-  _globals['_EVENT']._serialized_end=356
-  _globals['_LISTJOBSREQUEST']._serialized_start=358
-  _globals['_LISTJOBSREQUEST']._serialized_end=390
-  _globals['_JOB']._serialized_start=393
-  _globals['_JOB']._serialized_end=553
-  _globals['_LISTJOBSREPLY']._serialized_start=555
-  _globals['_LISTJOBSREPLY']._serialized_end=600
-  _globals['_CANCELREQUEST']._serialized_start=602
-  _globals['_CANCELREQUEST']._serialized_end=633
-  _globals['_CANCELREPLY']._serialized_start=635
-  _globals['_CANCELREPLY']._serialized_end=663
-  _globals['_RESULTREQUEST']._serialized_start=665
-  _globals['_RESULTREQUEST']._serialized_end=715
-  _globals['_RESULTCHUNK']._serialized_start=717
-  _globals['_RESULTCHUNK']._serialized_end=810
-  _globals['_DESCRIBECOORDINATORREQUEST']._serialized_start=812
-  _globals['_DESCRIBECOORDINATORREQUEST']._serialized_end=840
-  _globals['_SERVICE']._serialized_start=842
-  _globals['_SERVICE']._serialized_end=899
-  _globals['_DESCRIBECOORDINATORREPLY']._serialized_start=902
-  _globals['_DESCRIBECOORDINATORREPLY']._serialized_end=1032
-  _globals['_COORDINATOR']._serialized_start=1035
-  _globals['_COORDINATOR']._serialized_end=1434
+  _globals['_SUBMITREQUEST']._serialized_end=215
+  _globals['_SUBMITREPLY']._serialized_start=217
+  _globals['_SUBMITREPLY']._serialized_end=246
+  _globals['_WATCHREQUEST']._serialized_start=248
+  _globals['_WATCHREQUEST']._serialized_end=278
+  _globals['_EVENT']._serialized_start=280
+  _globals['_EVENT']._serialized_end=376
+  _globals['_LISTJOBSREQUEST']._serialized_start=378
+  _globals['_LISTJOBSREQUEST']._serialized_end=410
+  _globals['_JOB']._serialized_start=413
+  _globals['_JOB']._serialized_end=573
+  _globals['_LISTJOBSREPLY']._serialized_start=575
+  _globals['_LISTJOBSREPLY']._serialized_end=620
+  _globals['_CANCELREQUEST']._serialized_start=622
+  _globals['_CANCELREQUEST']._serialized_end=653
+  _globals['_CANCELREPLY']._serialized_start=655
+  _globals['_CANCELREPLY']._serialized_end=683
+  _globals['_RESULTREQUEST']._serialized_start=685
+  _globals['_RESULTREQUEST']._serialized_end=735
+  _globals['_RESULTCHUNK']._serialized_start=737
+  _globals['_RESULTCHUNK']._serialized_end=830
+  _globals['_DESCRIBECOORDINATORREQUEST']._serialized_start=832
+  _globals['_DESCRIBECOORDINATORREQUEST']._serialized_end=860
+  _globals['_SERVICE']._serialized_start=862
+  _globals['_SERVICE']._serialized_end=919
+  _globals['_DESCRIBECOORDINATORREPLY']._serialized_start=922
+  _globals['_DESCRIBECOORDINATORREPLY']._serialized_end=1052
+  _globals['_COORDINATOR']._serialized_start=1055
+  _globals['_COORDINATOR']._serialized_end=1454
 # @@protoc_insertion_point(module_scope)

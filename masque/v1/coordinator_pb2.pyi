@@ -54,9 +54,14 @@ class SubmitRequest(_message.Message):
     SPEC_YAML_FIELD_NUMBER: _builtins.int
     RECIPIENTS_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    SUBMISSION_FIELD_NUMBER: _builtins.int
     spec_yaml: _builtins.str
     job_id: _builtins.str
     """drawn by the client: submitting twice the same is submitting once"""
+    submission: _builtins.str
+    """masque.jobs.submission.Submission with the caller's certificate and signature, as
+    masque.wire.statements writes it. It becomes a part of the bound job.
+    """
     @_builtins.property
     def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipientKey]: ...
     def __init__(
@@ -65,10 +70,11 @@ class SubmitRequest(_message.Message):
         spec_yaml: _builtins.str = ...,
         recipients: _abc.Iterable[Global___RecipientKey] | None = ...,
         job_id: _builtins.str = ...,
+        submission: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "recipients", b"recipients", "spec_yaml", b"spec_yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "recipients", b"recipients", "spec_yaml", b"spec_yaml", "submission", b"submission"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,6 +27,7 @@ from masque.jobs.bound import BoundJob, read_bound
 from masque.jobs.chain import Head, Line
 from masque.jobs.conditions import Statement
 from masque.jobs.ledger import Ledger
+from masque.jobs.submission import Submission, submission_of
 from masque.version import __version__
 from masque.wire.certificates import read_der, utc_now, verify
 from masque.wire.conditions import believe, check_of_upload
@@ -35,6 +36,7 @@ from masque.wire.keyfiles import read_file
 from masque.wire.ledgers import CertificateSigner, check_head, decoded, moment, verify_ledger
 from masque.wire.protocol import protocol_digest
 from masque.wire.recipients import verify_signature
+from masque.wire.submissions import believe_submission, read_submission
 from masque.wire.tls import Credentials
 from masque.wire.trust import Trust
 
@@ -61,6 +63,11 @@ class Receipt:
     content: Json
     notes: tuple[str, ...]
     conditions: tuple[Statement, ...] = ()
+
+    @property
+    def submission(self) -> Submission:
+        """What the client had signed."""
+        return read_submission(self.bound.submission)
 
     @property
     def disclosures(self) -> list[Json]:
@@ -158,6 +165,8 @@ def verify_receipt(content: Any, trust: Trust) -> Receipt:
         for statement in statements:
             _check_statement(bound, statement, statements[0])
             notes += _other_versions(statement, statements[0])
+        due = submission_of(bound, found[0][0].project)
+        believe_submission(bound.submission, due, trust)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise _bad("a part of it is missing or of the wrong kind") from None
     return Receipt(bound, statements, content, tuple(notes), conditions)

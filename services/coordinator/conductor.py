@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
 import structlog
-from pydantic import ValidationError
 
-from masque.errors import IdentityError, MasqueError, NotFound, Refused, SpecError, Unavailable
+from masque.errors import MasqueError, NotFound, Refused, Unavailable
 from masque.jobs import spec as specs
-from masque.jobs.bound import BoundJob, Recipient, bind
+from masque.jobs.bound import BoundJob, bind
 from masque.jobs.conducting import Cancel, ConductedJob, step
 from masque.jobs.held import agreed_tables
 from masque.jobs.record import Progress
@@ -24,7 +22,6 @@ from masque.jobs.states import State
 from masque.wire import tracing
 from masque.wire.failures import pack
 from masque.wire.metrics import Metric
-from masque.wire.recipients import parse_recipient
 from masque.wire.tls import Credentials
 from services.coordinator.asking import tell
 from services.coordinator.board import Board
@@ -36,6 +33,7 @@ from services.coordinator.peers import Peers
 from services.coordinator.room import Room
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Store, StoredJob, bound_of, two_specs
+from services.coordinator.submitting import Submitted
 from services.coordinator.times import now
 
 MOST_WAITING = 1000
@@ -122,20 +120,18 @@ class Conductor:
 
     # -- what clients ask for --------------------------------------------------------------------
 
-    def submit(
-        self, job_id: str, text: str, recipients: Sequence[Recipient], client: str
-    ) -> StoredJob:
+    def submit(self, what: Submitted) -> StoredJob:
         """Accept a job, or raise why not; the same submission again is accepted and not repeated.
 
-        Raises SpecError, IdentityError for keys nobody vouches for, Unavailable for a party that
-        does not answer, Conflict for another job under this id.
+        Raises SpecError, IdentityError for keys nobody vouches for, Refused for what its client
+        has not signed, Unavailable for a party that does not answer, Conflict for another job under
+        this id.
         """
-        request = _fingerprint(job_id, text, recipients, client)
-        known = self._store.job(job_id)
+        known = self._store.job(what.job_id)
         if known is None:
-            known = self._bind(job_id, text, recipients, client, request)
-        if known.request != request:
-            raise two_specs(job_id)
+            known = self._bind(what)
+        if known.request != what.fingerprint:
+            raise two_specs(what.job_id)
         return known
 
     def cancel(self, job_id: str, client: str) -> State:
@@ -169,32 +165,31 @@ class Conductor:
 
     # -- binding ---------------------------------------------------------------------------------
 
-    def _bind(
-        self,
-        job_id: str,
-        text: str,
-        recipients: Sequence[Recipient],
-        client: str,
-        request: bytes,
-    ) -> StoredJob:
+    def _bind(self, what: Submitted) -> StoredJob:
         if self._closed:
             raise Unavailable(
                 "The coordinator is being stopped.", hint="Submit the job once it is back."
             )
         if len(self._waiting) >= MOST_WAITING:
             raise Refused(f"{MOST_WAITING} jobs wait already.", hint="Submit it again later.")
-        spec = specs.parse(text, "the job")
-        for recipient in recipients:
-            self._check_recipient(recipient)
-        settings = self._settings
-        bound = self._bound(spec, recipients, job_id, client)
+        spec, job_id, settings = specs.parse(what.text, "the job"), what.job_id, self._settings
+        what.check(spec, settings, self._credentials.renewed().trust)
+        bound = self._bound(spec, what)
         everybody = tuple(party.name for party in settings.parties)
         conducted = ConductedJob(job_id, everybody, settings.dealer.name)
         progress = Progress(job_id, 1, State.SUBMITTED.value).to_json()
         trace = str(tracing.current() or tracing.fresh())
-        content = bound.canonical()
         job = StoredJob(
-            job_id, spec.name, client, request, content, conducted, progress, "", now(), trace=trace
+            job_id,
+            spec.name,
+            what.client,
+            what.fingerprint,
+            bound.canonical(),
+            conducted,
+            progress,
+            "",
+            now(),
+            trace=trace,
         )
         with self._change:
             known = self._store.job(job_id)
@@ -204,12 +199,10 @@ class Conductor:
             self._waiting.append(job_id)
             self._change.notify_all()
         self._board.notify(job_id, over=False)
-        _log.info("submitted", job=job_id, name=spec.name, client=client)
+        _log.info("submitted", job=job_id, name=spec.name, client=what.client)
         return job
 
-    def _bound(
-        self, spec: specs.JobSpec, recipients: Sequence[Recipient], job_id: str, client: str
-    ) -> BoundJob:
+    def _bound(self, spec: specs.JobSpec, what: Submitted) -> BoundJob:
         settings = self._settings
         threads = ThreadPoolExecutor(len(settings.parties))
         with Peers(settings, self._credentials) as peers, threads:
@@ -220,18 +213,19 @@ class Conductor:
             raise Refused(
                 f"The parties do not hold the same data: {'; '.join(named)}.",
                 hint="Share it again, to all parties: `masque share --replace`.",
-                job=job_id,
+                job=what.job_id,
             )
         bound = bind(
             spec,
             agreed,
             [party.name for party in settings.parties],
-            recipients,
-            job_id=job_id,
+            what.recipients,
+            job_id=what.job_id,
             attempt=1,
             dealer=settings.dealer.name,
             coordinator=settings.name,
-            client=client,
+            client=what.client,
+            submission=what.signed,
         )
         threads = ThreadPoolExecutor(len(settings.parties))
         try:
@@ -241,24 +235,12 @@ class Conductor:
             # Others may have put it before people, and it may be submitted again under this id.
             parties = frozenset(bound.parties)
             with self._peers() as peers:
-                tell(parties, lambda party: peers.forget(party, job_id), "end")
+                tell(parties, lambda party: peers.forget(party, what.job_id), "end")
             raise
         return bound
 
     def _peers(self) -> Peers:
         return Peers(self._settings, self._credentials)
-
-    def _check_recipient(self, recipient: Recipient) -> None:
-        found = parse_recipient(recipient.proof, self._credentials.renewed().trust)
-        if (found.identity.name, found.key.public_bytes_raw().hex()) != (
-            recipient.name,
-            recipient.key,
-        ):
-            raise IdentityError(
-                f"The proof of the recipient {recipient.name!r} is that of another name or key.",
-                hint="Submit the content of its .recipient.pub file.",
-                recipient=recipient.name,
-            )
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -361,26 +343,3 @@ class Conductor:
         self._board.notify(job.job_id, over=True)
         self._parting.soon()
         _log.info("job", job=job.job_id, state=after.state.value, reason=after.reason)
-
-
-def recipient_of(name: str, key: str, proof: str) -> Recipient:
-    """A recipient as submitted. Raises SpecError if it is not written as one."""
-    try:
-        return Recipient(name=name, key=key, proof=proof)
-    except ValidationError:
-        raise SpecError(
-            f"{name[:64]!r} with its key is not a recipient.",
-            hint="Submit the content of its .recipient.pub file.",
-            field="recipients",
-        ) from None
-
-
-def _fingerprint(job_id: str, text: str, recipients: Sequence[Recipient], client: str) -> bytes:
-    digest = hashlib.sha256()
-    parts = [job_id, client, text]
-    for recipient in sorted(recipients, key=lambda r: r.name):
-        parts += [recipient.name, recipient.key]
-    for part in parts:
-        raw = part.encode("utf-8", "replace")
-        digest.update(len(raw).to_bytes(8, "big") + raw)
-    return digest.digest()

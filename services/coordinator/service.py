@@ -22,9 +22,10 @@ from masque.wire.metrics import Metric
 from masque.wire.settings import PeerSettings
 from masque.wire.tls import Credentials
 from services.coordinator.board import Board
-from services.coordinator.conductor import Conductor, recipient_of
+from services.coordinator.conductor import Conductor
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Sealed, Store, StoredJob, attempt_of, bound_of
+from services.coordinator.submitting import read_request
 
 _CLIENT = {Role.CLIENT}
 PERMISSIONS: Permissions = {
@@ -77,10 +78,7 @@ class CoordinatorService(CoordinatorServicer):
         self, request: messages.SubmitRequest, context: grpc.ServicerContext
     ) -> messages.SubmitReply:
         """Bind and queue a job; the same request again gets the same answer."""
-        recipients = [recipient_of(r.name, r.key, r.proof) for r in request.recipients]
-        job = self._conductor.submit(
-            request.job_id, request.spec_yaml, recipients, caller(context).name
-        )
+        job = self._conductor.submit(read_request(request, caller(context).name))
         return messages.SubmitReply(job_id=job.job_id)
 
     def Watch(

@@ -17,14 +17,14 @@ from services.dealer.settings import DealerSettings
 def serve(settings: DealerSettings, compile: Compile = compile_job) -> None:
     """Deal until SIGTERM or SIGINT."""
     limits = settings.limits
+    credentials = own_credentials(settings, Role.DEALER)
     service = DealerService(
-        settings.name,
+        credentials,
         coordinator=settings.coordinator,
         compile=compile,
         pace=Pace(budget=limits.queue_bytes, patience=limits.lease_seconds),
         jobs=limits.jobs,
     )
-    credentials = own_credentials(settings, Role.DEALER)
     server = Server(
         credentials,
         settings.listen,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 
@@ -11,6 +12,7 @@ import structlog
 from masque.errors import IdentityError, JobFailed, MasqueError, Refused, Unavailable
 from masque.jobs.bound import BoundJob, read_bound
 from masque.jobs.resuming import program_of
+from masque.jobs.submission import submission_of
 from masque.mpc.program import Program
 from masque.v1 import dealer_pb2 as messages
 from masque.v1.dealer_pb2_grpc import DealerServicer
@@ -19,6 +21,8 @@ from masque.wire.authorise import Permissions, caller
 from masque.wire.heartbeat import beating
 from masque.wire.identity import ROLES, Role
 from masque.wire.metrics import Metric
+from masque.wire.submissions import check_submission
+from masque.wire.tls import Credentials
 from services.dealer.dealing import Dealing, Pace
 from services.dealer.figures import DEALT, FAILED, Tally, figures
 from services.dealer.register import Entry, Register, not_announced
@@ -51,14 +55,15 @@ class DealerService(DealerServicer):
 
     def __init__(
         self,
-        name: str,
+        credentials: Credentials,
         *,
         coordinator: str | None = None,
         compile: Compile = compile_job,
         pace: Pace | None = None,
         jobs: int = 16,
     ) -> None:
-        self._name, self._coordinator, self._compile = name, coordinator, compile
+        self._credentials, self._name = credentials, credentials.identity.name
+        self._coordinator, self._compile = coordinator, compile
         self._pace = pace or Pace()
         self._changed = threading.Condition()
         self._register = Register(jobs)
@@ -75,6 +80,7 @@ class DealerService(DealerServicer):
         job = read_bound(request.bound_job, sender)
         structlog.contextvars.bind_contextvars(job=job.job_id)
         self._check_named(job, sender)
+        self._check_signed(job)
         yield from beating(lambda: self._prepare(job), messages.PrepareDealerReply)
 
     def _prepare(self, job: BoundJob) -> messages.PrepareDealerReply:
@@ -123,6 +129,13 @@ class DealerService(DealerServicer):
                 hint="Check the coordinator's configuration.",
                 job=job.job_id,
             )
+
+    def _check_signed(self, job: BoundJob) -> None:
+        """Has its client signed it? At whatever time: a dealer remembers no job that has begun."""
+        credentials = self._credentials.renewed()
+        due = submission_of(job, credentials.identity.project)
+        judge = f"dealer {self._name!r}"
+        check_submission(job.submission, due, credentials.trust, judge, holds=math.inf, begun=True)
 
     def _admit(self, job: BoundJob, program: Program) -> Entry:
         assert program.parties == len(job.parties), "one seat for every party"

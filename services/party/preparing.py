@@ -25,6 +25,7 @@ from masque.jobs.limits import Case
 from masque.jobs.policy import Policy
 from masque.jobs.spec import EVERYBODY
 from masque.jobs.spending import Spending
+from masque.jobs.submission import submission_of
 from masque.mpc.doors import Source
 from masque.mpc.graph import Block
 from masque.mpc.program import Opening, Program
@@ -32,6 +33,8 @@ from masque.mpc.resume import register_of
 from masque.mpc.types import Ring
 from masque.wire.conditions import read_statement
 from masque.wire.recipients import Recipient, load_recipient
+from masque.wire.submissions import HOLDS, check_submission
+from masque.wire.tls import Credentials
 from masque.wire.trust import Trust
 
 Compile = Callable[[BoundJob], Program]
@@ -79,6 +82,16 @@ class Neighbourhood:
             party=self.name,
             job=job.job_id,
         )
+
+
+def check_signed(job: BoundJob, own: Credentials, begun: bool, lasts: float) -> None:
+    """Has the client that the job names submitted this very job? Refused if not.
+
+    What has `begun` here may go on for `lasts` seconds longer than it may wait for its beginning.
+    """
+    due = submission_of(job, own.identity.project)
+    holds = HOLDS + lasts if begun else HOLDS
+    check_submission(job.submission, due, own.trust, str(own.identity), holds=holds, begun=begun)
 
 
 def trusted_recipients(

@@ -270,12 +270,19 @@ class PartyWorkshop:
         )
 
     def check_named(self, job: BoundJob, sender: str) -> int:
-        """This party's place in the job; Refused if `sender` or a named service is not ours."""
+        """This party's place in the job, which its client has signed.
+
+        Refused if `sender` or a named service is not ours, or for what was not signed. Before it is
+        remembered, so that nothing but what was signed ever counts as begun.
+        """
         around = self._around
         neighbourhood = preparing.Neighbourhood(
             around.name, frozenset(around.peers), around.dealer, around.coordinator
         )
-        return neighbourhood.check(job, sender)
+        index = neighbourhood.check(job, sender)
+        begun = self._memory.recall(job.job_id).subject == job.subject()
+        preparing.check_signed(job, around.credentials.renewed(), begun, self._limits.job_seconds)
+        return index
 
     def finish(self, attempt: Attempt) -> Outcome:
         """See `Workshop`."""

@@ -57,11 +57,13 @@ def test_a_receipt_comes_with_the_model_and_is_verified_offline(
     told = masque("receipt", "verify", receipt, *options, "--json").json
     assert told["parties"] == told["ledgers"] == ["party-1", "party-2"]
     assert told["data"] == ["left", "right"] and told["notes"] == []
+    assert told["submitted"]["by"] == "analyst" and told["submitted"]["time"] > 0
     named = {item["what"]: item["bits"] for item in told["disclosures"]}
     assert set(named) >= {"share of metric:accuracy, sealed", "share of weights, sealed"}
     assert told["bits"] == sum(named.values())
     text = masque("receipt", "verify", receipt, *options).out
     assert "job proven, attempt 1: signed by party-1, party-2, who agree" in text
+    assert "submitted and signed by analyst: 2" in text
     assert "ledgers that have all of it: party-1, party-2" in text
 
     spoilt = json.loads(receipt.read_text())

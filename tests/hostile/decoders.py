@@ -25,6 +25,7 @@ from masque.data.keys import StoreKey
 from masque.data.store import Store
 from masque.errors import IdentityError
 from masque.jobs import bound, conditions, document, ledger, policy, record, spec
+from masque.jobs.submission import submission_of
 from masque.v1 import coordinator_pb2, dealer_pb2, party_pb2
 from masque.wire import (
     certificates,
@@ -34,6 +35,7 @@ from masque.wire import (
     material,
     outputs,
     receipts,
+    submissions,
     tracing,
 )
 from masque.wire import conditions as signed
@@ -58,6 +60,7 @@ from tests.client.test_network_model import trained as network
 from tests.data.files import GOOD, HEADER, PATIENTS
 from tests.hostile import stores
 from tests.jobs import examples
+from tests.services.submitted import submitted
 from tests.services.test_settings import PARTY
 from tests.wire.conftest import PROJECT, Project
 
@@ -193,6 +196,13 @@ def _sealed(trusted: Project, folder: Path) -> Iterator[Decoder]:
         return signed.believe(raw.decode("latin-1"), trust)
 
     yield Decoder("signed conditions", believed, [_conditions(trusted)], 2000)
+    job = submitted(examples.bound(), trusted.credentials("client", "analyst"))
+    due = submission_of(job, trusted.authority.project)
+
+    def accepted(raw: bytes) -> object:
+        return submissions.believe_submission(raw.decode("latin-1"), due, trust, now=True)
+
+    yield Decoder("submission", accepted, [job.submission.encode()], 2000)
 
 
 def _conditions(trusted: Project) -> bytes:
@@ -339,7 +349,8 @@ def _files(trusted: Project, folder: Path) -> Iterator[Decoder]:
 
 
 def _books(trusted: Project, folder: Path) -> Iterator[Decoder]:
-    trust, job = trusted.authority.trust, examples.bound(parties=["ann", "ben"])
+    trust, client = trusted.authority.trust, trusted.credentials("client", "analyst")
+    job = submitted(examples.bound(parties=["ann", "ben"]), client)
     told = []
     for name in job.parties:
         own = trusted.credentials("party", name)

@@ -219,6 +219,7 @@ def test_no_call_breaks_a_service(net: Running) -> None:
         "job_id": done,
         "attempt": 1,
         "bound_job": bound.model_copy(update={"coordinator": "nobody"}).canonical(),
+        "submission": bound.submission,
         "job_digest": bound.digest(),
         "spec_yaml": JOB.replace("EPOCHS", "2").replace("left", "lost"),
         "table_json": bound.tables[0].info.model_dump_json(),

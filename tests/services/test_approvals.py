@@ -13,6 +13,7 @@ from masque.errors import Conflict, IdentityError, NotFound, ProtocolError, Refu
 from masque.jobs.bound import BoundJob
 from masque.v1 import party_pb2
 from services.party.approvals import Case, fitting
+from tests.services.submitted import submitted
 from tests.services.test_conditions import review, signed, upload
 from tests.services.village import CALL, Village, patients
 
@@ -242,6 +243,7 @@ def test_a_yes_for_one_id_is_none_for_another(guarded: Village) -> None:
     review(guarded, "party-a", job)
     say(guarded, "officer", job)
     twin = job.model_copy(update={"job_id": f"{job.job_id}-2"})
+    twin = submitted(twin, guarded.credentials("client", job.client))
     assert review(guarded, "party-a", twin) == sorted(OFFICERS)
     with pytest.raises(Refused, match="has said yes"):
         guarded.prepare_party("party-a", twin)

@@ -95,6 +95,30 @@ def test_a_recipients_key_needs_its_proof(net: Running) -> None:
         stub.Submit(request, timeout=10)
 
 
+def test_a_job_needs_its_clients_signature(net: Running) -> None:
+    """At once, and before anybody else is asked."""
+    text, before = job_text(), len(jobs.listed(net.services))
+    good = jobs.submission_request(net.services, text, spec.parse(text), "signed")
+    changes = {
+        "its client 'analyst' has not signed it": {"submission": ""},
+        "has signed it with other content": {"spec_yaml": job_text(epochs=3)},
+        "has signed it under another id": {"job_id": "another"},
+        "cannot be read": {"submission": good.submission.replace("AAAA", "")[:-9]},
+    }
+    for why, change in changes.items():
+        request = messages.SubmitRequest()
+        request.CopyFrom(good)
+        for field, value in change.items():
+            setattr(request, field, value)
+        with (
+            pytest.raises(Refused, match=why) as caught,
+            net.services.coordinator.calling() as stub,
+        ):
+            stub.Submit(request, timeout=10)
+        assert caught.value.where["rule"] == "submission"
+    assert len(jobs.listed(net.services)) == before
+
+
 def test_only_clients_are_served(net: Running) -> None:
     credentials = find_credentials(net.network.home / "party-1" / "certificates")
     who, address = net.services.coordinator.identity, net.services.coordinator.address

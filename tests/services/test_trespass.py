@@ -365,7 +365,7 @@ class _Bytes:
     """Something that is no job."""
 
     def canonical(self) -> bytes:
-        return b'{"format": "masque job 4"}'
+        return b'{"format": "masque job 5"}'
 
 
 def test_a_result_is_what_the_parties_hold(village: Village) -> None:

@@ -25,6 +25,7 @@ from masque.data.table import TableInfo
 from masque.jobs.bound import BoundJob, Recipient, bind
 from masque.jobs.fit import SharedTable
 from masque.jobs.spec import from_values
+from masque.jobs.submission import submission_of
 from masque.mpc import sharing
 from masque.mpc.types import Ring
 from masque.v1 import dealer_pb2, party_pb2
@@ -38,6 +39,7 @@ from masque.wire.recipients import RecipientKey, create_recipient
 from masque.wire.sealing import sealing_context, unseal
 from masque.wire.tls import Credentials, find_credentials, open_channel
 from tests.jobs.examples import table, values
+from tests.services.submitted import submitted
 
 PROJECT = "demo"
 COORDINATOR = "coordinator"
@@ -108,6 +110,7 @@ class Village:
     recipient: RecipientKey = field(init=False)
     limits: dict[str, Any] = field(default_factory=dict)
     jobs: int = 0
+    signed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.authority = create_authority(self.root / "authority", PROJECT)
@@ -227,7 +230,10 @@ class Village:
     # -- jobs ------------------------------------------------------------------------------------
 
     def bound(self, tables: Sequence[SharedTable], **changes: Any) -> BoundJob:
-        """A job over these data sets: `bind`'s arguments, and spec fields with `__` in them."""
+        """A job over these data sets, signed by its client.
+
+        `changes`: `bind`'s arguments, and spec fields with `__` in them.
+        """
         services = {key: changes.pop(key) for key in list(changes) if key in _BOUND}
         defaults = {"data__rows": [t.name for t in tables], "reveal": {}, "data__holdout": 0.0}
         spec = from_values(values(**(defaults | changes)))
@@ -241,7 +247,12 @@ class Village:
             "coordinator": COORDINATOR,
             "client": "analyst",
         } | services
-        return bind(spec, tables, **arguments)
+        job = bind(spec, tables, **arguments)
+        due = submission_of(job, PROJECT).model_dump_json()
+        if due not in self.signed:  # the same job is signed once
+            made = submitted(job, self.credentials("client", job.client))
+            self.signed[due] = made.submission
+        return job.model_copy(update={"submission": self.signed[due]})
 
     def promised(self) -> Recipient:
         public = self.recipient.recipient

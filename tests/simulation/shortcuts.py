@@ -1,10 +1,12 @@
-"""What worlds need again and again, computed once: compiled programs, parsed and spelled jobs."""
+"""What worlds need again and again, computed once: compiled programs, parsed and spelled jobs,
+signatures that were verified.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 from unittest import mock
 
@@ -12,8 +14,11 @@ from masque.jobs import compile as compiling
 from masque.jobs import document, policy
 from masque.jobs.bound import BoundJob
 from masque.mpc.program import Program
-from masque.wire import authorise
+from masque.wire import authorise, statements
+from masque.wire.certificates import read_der
 from masque.wire.identity import parse_identity
+from masque.wire.recipients import verify_signature
+from masque.wire.trust import Trust
 from tests.services.handmade import compile_handmade
 
 _compiled: dict[Any, Program] = {}
@@ -42,9 +47,16 @@ def computed_once() -> Iterator[None]:
         mock.patch.object(policy, "load", cache(policy.load)),
         mock.patch.object(document, "_compose", cache(document._compose)),
         mock.patch.object(authorise, "parse_identity", cache(parse_identity)),
+        mock.patch.object(statements, "read_signed", _lately(statements.read_signed)),
+        mock.patch.object(statements, "read_der", _lately(read_der)),
+        mock.patch.object(statements, "verify_signature", _lately(verify_signature)),
+        mock.patch.object(Trust, "issuer", _lately(Trust.issuer)),
     ):
         yield
 
+
+_lately = lru_cache(maxsize=64)
+"""Of what follows from its arguments alone: not whether a certificate is valid, or revoked."""
 
 _spelled: dict[str | bytes, BoundJob] = {}
 _real_parse = BoundJob.model_validate_json

@@ -118,6 +118,7 @@ def verify_receipt(
             {
                 "job": bound.job_id,
                 "attempt": bound.attempt,
+                "submitted": {"by": bound.client, "time": receipt.submission.time},
                 "bound_job": first["bound_job"],
                 "program": first["program"],
                 "parties": list(bound.parties),
@@ -137,6 +138,7 @@ def verify_receipt(
         f"job {bound.job_id}, attempt {bound.attempt}: signed by {', '.join(bound.parties)}, "
         "who agree"
     )
+    console.line(f"submitted and signed by {bound.client}: {_when(receipt.submission.time)} UTC")
     console.line(f"program: {first['program']}, Masque {first['versions']['masque']}")
     console.line(f"data: {', '.join(table.name for table in bound.shared)}")
     for said in receipt.conditions:
