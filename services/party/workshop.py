@@ -45,9 +45,6 @@ from services.party.results import Results, Sealed
 from services.party.settings import PartyLimits
 from services.party.stock import Listener, Stock
 
-DAY = 86_400.0
-"""Deadline of a job's streams, in seconds."""
-
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -207,11 +204,10 @@ class PartyWorkshop:
         openings = preparing.openings_by_round(program)
         checkpoint = preparing.checkpoint_of(job, program, self._checkpoints, name)
         source = preparing.source_of(job, program, self._store, checkpoint)
+        commitments = {table.name: self._store.entry(table.name).commitment for table in job.shared}
         doors = self._doors(job, program, index, source, failed)
         attempt = Attempt(job, program, index, openings, recipients, doors)
-        attempt.commitments = {
-            table.name: self._store.entry(table.name).commitment for table in job.shared
-        }
+        attempt.commitments = commitments
         try:
             with self._lock:
                 self._check_room(attempt)
@@ -294,12 +290,12 @@ class PartyWorkshop:
             {name: pinned.channel for name, pinned in channels.items()},
             patience=limits.lease_seconds,
             opening=limits.lease_seconds,
-            lifetime=DAY,
+            lifetime=limits.job_seconds,
             meaning=lambda name, error: channels[name].meaning(error),
         )
         stock = Stock(
             around.dealer,
-            lambda: DealerStream(around, job, program, failed),
+            lambda: DealerStream(around, job, program, failed, limits.job_seconds),
             failed,
             budget=limits.prefetch_bytes,
             patience=limits.lease_seconds,
@@ -327,10 +323,15 @@ class PartyWorkshop:
 
 
 class DealerStream:
-    """`services.party.stock.Source`: this party's `Correlations` call."""
+    """`services.party.stock.Source`: this party's `Correlations` call, for so many seconds."""
 
     def __init__(
-        self, around: Surroundings, job: BoundJob, program: Program, failed: Listener
+        self,
+        around: Surroundings,
+        job: BoundJob,
+        program: Program,
+        failed: Listener,
+        seconds: float,
     ) -> None:
         self._dealer = around.identity(Role.DEALER, around.dealer)
         self._address = around.dealer_address
@@ -347,7 +348,7 @@ class DealerStream:
             program_digest=program.digest,
         )
         stub: Any = DealerStub(self._channel.channel)
-        self._call = stub.Correlations(request, timeout=DAY)
+        self._call = stub.Correlations(request, timeout=seconds)
         self._cancelled = False
 
     def _named(self, error: MasqueError) -> MasqueError:
