@@ -16,7 +16,7 @@ from masque.v1 import dealer_pb2 as messages
 from masque.v1.dealer_pb2_grpc import DealerServicer
 from masque.version import __version__
 from masque.wire.authorise import Permissions, caller
-from masque.wire.heartbeat import beating
+from masque.wire.heartbeat import Heartbeat, begin
 from masque.wire.identity import ROLES, Role
 from masque.wire.metrics import Metric
 from services.dealer.dealing import Dealing, Pace
@@ -63,6 +63,7 @@ class DealerService(DealerServicer):
         self._changed = threading.Condition()
         self._register = Register(jobs)
         self._tally = Tally()
+        self._heart = Heartbeat()
         self._stopping = False
 
     # -- the coordinator's side ------------------------------------------------------------------
@@ -75,7 +76,12 @@ class DealerService(DealerServicer):
         job = read_bound(request.bound_job, sender)
         structlog.contextvars.bind_contextvars(job=job.job_id)
         self._check_named(job, sender)
-        yield from beating(lambda: self._prepare(job), messages.PrepareDealerReply)
+
+        def sign(doing: str, worked: int) -> messages.PrepareDealerReply:
+            return messages.PrepareDealerReply(doing=doing, worked=worked)
+
+        what = (job.job_id, job.attempt)
+        yield from self._heart.beating(what, lambda: self._prepare(job), sign)
 
     def _prepare(self, job: BoundJob) -> messages.PrepareDealerReply:
         with self._changed:
@@ -83,6 +89,7 @@ class DealerService(DealerServicer):
             if entry is None and self._stopping:
                 raise self._stopped(Unavailable)
         if entry is None:
+            begin("compiles the job")
             entry = self._admit(job, program_of(job, self._compile(job)))
         return messages.PrepareDealerReply(
             job_digest=entry.job_digest, program_digest=entry.program_digest

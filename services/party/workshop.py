@@ -26,7 +26,7 @@ from masque.mpc.doors import Source
 from masque.mpc.program import Opening, Program
 from masque.v1.dealer_pb2 import CorrelationsRequest, Material
 from masque.v1.dealer_pb2_grpc import DealerStub
-from masque.wire import memory
+from masque.wire import heartbeat, memory
 from masque.wire.binding import Binding
 from masque.wire.exchange import PeerExchange
 from masque.wire.failures import translate
@@ -101,6 +101,7 @@ class PartyWorkshop:
 
     def remember(self, job: ComputedJob) -> None:
         """See `Workshop`."""
+        heartbeat.begin("writes down the attempt")
         self._memory.store(job)
 
     def review(self, job: BoundJob, sender: str) -> list[str]:
@@ -111,6 +112,7 @@ class PartyWorkshop:
 
     def compile(self, job: BoundJob, sender: str, failed: Listener) -> Attempt:
         """See `Workshop`; the checks are those of `preparing`."""
+        heartbeat.begin("checks the job")
         index, recipients = self._check(job, sender)
         program = program_of(job, self._program(job))
         assert program.parties == len(job.parties), "one seat for every party"
@@ -155,7 +157,9 @@ class PartyWorkshop:
             known = self._compiled
         if known is not None and known[0] == subject:
             return known[1]
+        heartbeat.begin("compiles the job")
         program = self._compile(job)
+        heartbeat.begin("checks the job")
         with self._lock:
             self._compiled = (subject, program)
         return program
@@ -202,6 +206,7 @@ class PartyWorkshop:
         name = self._around.name
         preparing.check_outputs(job, program)
         openings = preparing.openings_by_round(program)
+        heartbeat.begin("reads what it goes on from")
         checkpoint = preparing.checkpoint_of(job, program, self._checkpoints, name)
         source = preparing.source_of(job, program, self._store, checkpoint)
         commitments = {table.name: self._store.entry(table.name).commitment for table in job.shared}
