@@ -20,7 +20,7 @@ from threading import RLock
 
 import numpy as np
 
-from masque.data.disk import BESIDE, make_directory, replace, sync
+from masque.data.disk import make_directory, replace, sync, tidy
 from masque.data.kept import place
 from masque.data.keys import StoreKey
 from masque.data.sealed import key_of, seal, unseal
@@ -52,8 +52,7 @@ class Checkpoints:
         self._directory, self._key = directory, key
         self._lock = RLock()
         make_directory(directory)
-        for left in directory.glob(f"*/{BESIDE}*"):
-            left.unlink(missing_ok=True)
+        tidy(directory)
 
     def write(self, checkpoint: Checkpoint, job: bytes, before: tuple[int, int] | None) -> None:
         """Store a checkpoint of `job` (canonical JSON); returns once it is on disk.

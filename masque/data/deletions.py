@@ -35,17 +35,26 @@ class Deletions:
     def _path(self, entry: Entry) -> Path:
         return self._directory / f"{entry.folder}.json"
 
+    def _moved(self, description: Path, entry: Entry) -> bool:
+        """Whether `take` has come as far as that before."""
+        return not description.exists() and self._path(entry).exists()
+
     def take(self, description: Path, entry: Entry) -> None:
-        """Delete the data set of this description, in one step. Errors: OSError."""
-        os.rename(description, self._path(entry))
-        description.unlink(missing_ok=True)  # renaming leaves it if `remember` has linked the two
+        """Delete the data set of this description, in one step. Errors: OSError.
+
+        Once more, if the disk has failed in between: it is deleted when this returns.
+        """
+        if not self._moved(description, entry):
+            os.rename(description, self._path(entry))
+            description.unlink(missing_ok=True)  # it is left if `remember` has linked the two
         sync(description.parent)
         sync(self._directory)
 
     def remember(self, description: Path, entry: Entry) -> None:
         """The same for one that is about to be replaced. Errors: OSError."""
-        with contextlib.suppress(FileExistsError):
-            os.link(description, self._path(entry))
+        if not self._moved(description, entry):
+            with contextlib.suppress(FileExistsError):
+                os.link(description, self._path(entry))
         sync(self._directory)
 
     def tell(self, note: Note, present: Mapping[str, Entry]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +14,18 @@ from masque.errors import Conflict, MasqueError, Refused
 
 BESIDE = ".new-"
 """What the names of files and folders begin with that a crash may leave behind, of no use."""
+
+
+def tidy(directory: Path) -> None:
+    """Remove what a crash has left `BESIDE` something, here and up to two folders below.
+
+    Only while nobody writes here.
+    """
+    for folders in ("", "*/", "*/*/"):
+        for left in directory.glob(f"{folders}{BESIDE}*"):
+            shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(OSError):  # it is gone, or is no more than in the way
+                left.unlink()
 
 
 def make_directory(path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from masque.data.disk import BESIDE, create, flush, make_directory, replace, sync
+from masque.data.disk import BESIDE, create, flush, make_directory, replace, sync, tidy
 from masque.data.keys import StoreKey
 from masque.data.sealed import key_of, seal, unseal
 from masque.errors import MasqueError, NotFound
@@ -83,9 +83,7 @@ def rekey(directory: Path, known: list[StoreKey], key: StoreKey) -> int:
     by itself, so a crash leaves a mixture that doing it again completes. Errors: MasqueError naming
     a file under an unknown key; OSError.
     """
-    for left in (*directory.glob(f"{BESIDE}*"), *directory.glob(f"*/{BESIDE}*")):
-        shutil.rmtree(left, ignore_errors=True)
-        left.unlink(missing_ok=True)
+    tidy(directory)
     keys, count = {each.name: each for each in known}, 0
     for path in sorted(directory.glob("*/*.share")):
         stored = path.read_bytes()

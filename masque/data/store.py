@@ -17,7 +17,6 @@ logged.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
@@ -35,7 +34,17 @@ from pydantic import ValidationError
 
 from masque.data.dataset import Dataset, contents
 from masque.data.deletions import Deletions, Note
-from masque.data.disk import create, damaged, flush, full, lock, make_directory, sync, unwritable
+from masque.data.disk import (
+    create,
+    damaged,
+    flush,
+    full,
+    lock,
+    make_directory,
+    sync,
+    tidy,
+    unwritable,
+)
 from masque.data.disk import replace as put
 from masque.data.keys import StoreKey, store_key
 from masque.data.pages import stored_size
@@ -83,6 +92,7 @@ class Store:
             make_directory(path)
         self._lock = lock(self._root / "lock")
         try:
+            tidy(self._root)
             self._deletions = Deletions(self._root / "deleted")
             self._recover()
             path = Path(key_file) if key_file else self._root / "key"
@@ -244,7 +254,8 @@ class Store:
         return writer
 
     def delete(self, name: str, *, owner: str | None = None) -> None:
-        """Removes `name` and its shares. Errors: NotFound; Refused if `owner` is not its owner.
+        """Removes `name` and its shares. Errors: NotFound; Refused if `owner` is not its owner;
+        MasqueError if the disk fails: try again.
 
         A damaged one goes as well; if its description says no owner, only `owner=None` removes it.
         """
@@ -254,11 +265,14 @@ class Store:
             if owner is not None and (entry is None or owner != entry.owner):
                 raise _foreign(name, "Only its owner may delete it.") if entry else damaged(name)
             description = self._names / f"{name}.json"
-            if entry is not None:
-                self._deletions.take(description, entry)
-            else:
-                description.unlink(missing_ok=True)
-                sync(self._names)
+            try:
+                if entry is not None:
+                    self._deletions.take(description, entry)
+                else:
+                    description.unlink(missing_ok=True)
+                    sync(self._names)
+            except OSError as error:
+                raise unwritable(description, error) from None
             self._entries.pop(name, None)
             self._damaged.pop(name, None)
         if entry is not None:
@@ -321,11 +335,18 @@ class Store:
             self._entries[writer.name] = entry
             self._damaged.pop(writer.name, None)
             self._writers.discard(writer)
-            with contextlib.suppress(OSError):  # visible, but maybe not for ever: keep the old
+            writer.visible()
+            try:
                 sync(self._names)
-                if old is not None:
-                    shutil.rmtree(self._shares / old.folder, ignore_errors=True)
-                    self._deletions.replaced(old)
+            except OSError as error:  # and what it replaces stays, should this one be lost
+                raise MasqueError(
+                    f"the data set {writer.name!r} is stored, and may not last: {error.strerror}.",
+                    hint="Share it again with --replace.",
+                    dataset=writer.name,
+                ) from None
+            if old is not None:
+                shutil.rmtree(self._shares / old.folder, ignore_errors=True)
+                self._deletions.replaced(old)
         return entry
 
     def _forget(self, writer: Writer) -> None:

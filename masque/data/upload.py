@@ -167,7 +167,7 @@ class Writer:
         """Makes the data set durable and visible, at once or not at all.
 
         Errors: ProtocolError if rows or identifiers are missing, Conflict if the name was taken
-        in the meantime, Refused if the disk is full.
+        in the meantime, Refused if the disk is full, MasqueError if it is visible and may not last.
         """
         pages = self._check_open()
         try:
@@ -186,9 +186,12 @@ class Writer:
         except BaseException:
             self.abort()
             raise
+        return entry
+
+    def visible(self) -> None:
+        """The store has it: `abort` does nothing any more."""
         self._open = False
         self._close()
-        return entry
 
     def commitment(self) -> str:
         """The commitment to the share, once all of it has come."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16masque/v1/dealer.proto\x12\tmasque.v1\")\n\x14PrepareDealerRequest\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\"@\n\x12PrepareDealerReply\x12\x12\n\njob_digest\x18\x01 \x01(\x0c\x12\x16\n\x0eprogram_digest\x18\x02 \x01(\x0c\"F\n\x13\x41\x62ortDealingRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x13\n\x11\x41\x62ortDealingReply\"b\n\x13\x43orrelationsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x12\n\njob_digest\x18\x03 \x01(\x0c\x12\x16\n\x0eprogram_digest\x18\x04 \x01(\x0c\"c\n\x08Material\x12\x0c\n\x04seed\x18\x01 \x01(\x0c\x12\x11\n\tpositions\x18\x02 \x03(\x04\x12\r\n\x05sizes\x18\x03 \x03(\r\x12\x13\n\x0b\x63orrections\x18\x04 \x01(\x0c\x12\x12\n\nunfinished\x18\x05 \x01(\x08\"\x17\n\x15\x44\x65scribeDealerRequest\"\xf9\x01\n\x13\x44\x65scribeDealerReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04jobs\x18\x03 \x01(\r\x12\x12\n\nbytes_sent\x18\x04 \x01(\x04\x12H\n\x0e\x62ytes_by_party\x18\x05 \x03(\x0b\x32\x30.masque.v1.DescribeDealerReply.BytesByPartyEntry\x12\x0f\n\x07streams\x18\x06 \x01(\r\x12\x11\n\tjobs_lent\x18\x07 \x01(\r\x1a\x33\n\x11\x42ytesByPartyEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xb1\x02\n\x06\x44\x65\x61ler\x12K\n\x07Prepare\x12\x1f.masque.v1.PrepareDealerRequest\x1a\x1d.masque.v1.PrepareDealerReply0\x01\x12\x45\n\x05\x41\x62ort\x12\x1e.masque.v1.AbortDealingRequest\x1a\x1c.masque.v1.AbortDealingReply\x12\x45\n\x0c\x43orrelations\x12\x1e.masque.v1.CorrelationsRequest\x1a\x13.masque.v1.Material0\x01\x12L\n\x08\x44\x65scribe\x12 .masque.v1.DescribeDealerRequest\x1a\x1e.masque.v1.DescribeDealerReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16masque/v1/dealer.proto\x12\tmasque.v1\")\n\x14PrepareDealerRequest\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\"_\n\x12PrepareDealerReply\x12\x12\n\njob_digest\x18\x01 \x01(\x0c\x12\x16\n\x0eprogram_digest\x18\x02 \x01(\x0c\x12\r\n\x05\x64oing\x18\x03 \x01(\t\x12\x0e\n\x06worked\x18\x04 \x01(\x04\"F\n\x13\x41\x62ortDealingRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x13\n\x11\x41\x62ortDealingReply\"b\n\x13\x43orrelationsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x12\n\njob_digest\x18\x03 \x01(\x0c\x12\x16\n\x0eprogram_digest\x18\x04 \x01(\x0c\"c\n\x08Material\x12\x0c\n\x04seed\x18\x01 \x01(\x0c\x12\x11\n\tpositions\x18\x02 \x03(\x04\x12\r\n\x05sizes\x18\x03 \x03(\r\x12\x13\n\x0b\x63orrections\x18\x04 \x01(\x0c\x12\x12\n\nunfinished\x18\x05 \x01(\x08\"\x17\n\x15\x44\x65scribeDealerRequest\"\xf9\x01\n\x13\x44\x65scribeDealerReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04jobs\x18\x03 \x01(\r\x12\x12\n\nbytes_sent\x18\x04 \x01(\x04\x12H\n\x0e\x62ytes_by_party\x18\x05 \x03(\x0b\x32\x30.masque.v1.DescribeDealerReply.BytesByPartyEntry\x12\x0f\n\x07streams\x18\x06 \x01(\r\x12\x11\n\tjobs_lent\x18\x07 \x01(\r\x1a\x33\n\x11\x42ytesByPartyEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xb1\x02\n\x06\x44\x65\x61ler\x12K\n\x07Prepare\x12\x1f.masque.v1.PrepareDealerRequest\x1a\x1d.masque.v1.PrepareDealerReply0\x01\x12\x45\n\x05\x41\x62ort\x12\x1e.masque.v1.AbortDealingRequest\x1a\x1c.masque.v1.AbortDealingReply\x12\x45\n\x0c\x43orrelations\x12\x1e.masque.v1.CorrelationsRequest\x1a\x13.masque.v1.Material0\x01\x12L\n\x08\x44\x65scribe\x12 .masque.v1.DescribeDealerRequest\x1a\x1e.masque.v1.DescribeDealerReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,21 +36,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREPAREDEALERREQUEST']._serialized_start=37
   _globals['_PREPAREDEALERREQUEST']._serialized_end=78
   _globals['_PREPAREDEALERREPLY']._serialized_start=80
-  _globals['_PREPAREDEALERREPLY']._serialized_end=144
-  _globals['_ABORTDEALINGREQUEST']._serialized_start=146
-  _globals['_ABORTDEALINGREQUEST']._serialized_end=216
-  _globals['_ABORTDEALINGREPLY']._serialized_start=218
-  _globals['_ABORTDEALINGREPLY']._serialized_end=237
-  _globals['_CORRELATIONSREQUEST']._serialized_start=239
-  _globals['_CORRELATIONSREQUEST']._serialized_end=337
-  _globals['_MATERIAL']._serialized_start=339
-  _globals['_MATERIAL']._serialized_end=438
-  _globals['_DESCRIBEDEALERREQUEST']._serialized_start=440
-  _globals['_DESCRIBEDEALERREQUEST']._serialized_end=463
-  _globals['_DESCRIBEDEALERREPLY']._serialized_start=466
-  _globals['_DESCRIBEDEALERREPLY']._serialized_end=715
-  _globals['_DESCRIBEDEALERREPLY_BYTESBYPARTYENTRY']._serialized_start=664
-  _globals['_DESCRIBEDEALERREPLY_BYTESBYPARTYENTRY']._serialized_end=715
-  _globals['_DEALER']._serialized_start=718
-  _globals['_DEALER']._serialized_end=1023
+  _globals['_PREPAREDEALERREPLY']._serialized_end=175
+  _globals['_ABORTDEALINGREQUEST']._serialized_start=177
+  _globals['_ABORTDEALINGREQUEST']._serialized_end=247
+  _globals['_ABORTDEALINGREPLY']._serialized_start=249
+  _globals['_ABORTDEALINGREPLY']._serialized_end=268
+  _globals['_CORRELATIONSREQUEST']._serialized_start=270
+  _globals['_CORRELATIONSREQUEST']._serialized_end=368
+  _globals['_MATERIAL']._serialized_start=370
+  _globals['_MATERIAL']._serialized_end=469
+  _globals['_DESCRIBEDEALERREQUEST']._serialized_start=471
+  _globals['_DESCRIBEDEALERREQUEST']._serialized_end=494
+  _globals['_DESCRIBEDEALERREPLY']._serialized_start=497
+  _globals['_DESCRIBEDEALERREPLY']._serialized_end=746
+  _globals['_DESCRIBEDEALERREPLY_BYTESBYPARTYENTRY']._serialized_start=695
+  _globals['_DESCRIBEDEALERREPLY_BYTESBYPARTYENTRY']._serialized_end=746
+  _globals['_DEALER']._serialized_start=749
+  _globals['_DEALER']._serialized_end=1054
 # @@protoc_insertion_point(module_scope)

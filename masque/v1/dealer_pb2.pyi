@@ -46,19 +46,27 @@ class PrepareDealerReply(_message.Message):
 
     JOB_DIGEST_FIELD_NUMBER: _builtins.int
     PROGRAM_DIGEST_FIELD_NUMBER: _builtins.int
+    DOING_FIELD_NUMBER: _builtins.int
+    WORKED_FIELD_NUMBER: _builtins.int
     job_digest: _builtins.bytes
     """SHA-256 of the bound job"""
     program_digest: _builtins.bytes
     """SHA-256 of the program compiled from it"""
+    doing: _builtins.str
+    """of a sign of life: what it does just now"""
+    worked: _builtins.int
+    """grows for as long as it comes further"""
     def __init__(
         self,
         *,
         job_digest: _builtins.bytes = ...,
         program_digest: _builtins.bytes = ...,
+        doing: _builtins.str = ...,
+        worked: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_digest", b"job_digest", "program_digest", b"program_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doing", b"doing", "job_digest", b"job_digest", "program_digest", b"program_digest", "worked", b"worked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,7 +61,7 @@ class DealerServicer:
 
     def Prepare(self, request, context):
         """Caller: coordinator. Announce a job; the dealer compiles its program and answers its digest.
-        Empty messages are signs of life; the last one is the answer.
+        Messages without digests are signs of life; the last one is the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,7 @@ class DealerStub:
     def __new__(cls, channel: _aio.Channel) -> DealerAsyncStub: ...
     Prepare: _grpc.UnaryStreamMultiCallable[_dealer_pb2.PrepareDealerRequest, _dealer_pb2.PrepareDealerReply]
     """Caller: coordinator. Announce a job; the dealer compiles its program and answers its digest.
-    Empty messages are signs of life; the last one is the answer.
+    Messages without digests are signs of life; the last one is the answer.
     """
     Abort: _grpc.UnaryUnaryMultiCallable[_dealer_pb2.AbortDealingRequest, _dealer_pb2.AbortDealingReply]
     """Caller: coordinator. Forget a job and destroy its seeds and material."""
@@ -51,7 +51,7 @@ class DealerAsyncStub(DealerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Prepare: _aio.UnaryStreamMultiCallable[_dealer_pb2.PrepareDealerRequest, _dealer_pb2.PrepareDealerReply]  # type: ignore[assignment]
     """Caller: coordinator. Announce a job; the dealer compiles its program and answers its digest.
-    Empty messages are signs of life; the last one is the answer.
+    Messages without digests are signs of life; the last one is the answer.
     """
     Abort: _aio.UnaryUnaryMultiCallable[_dealer_pb2.AbortDealingRequest, _dealer_pb2.AbortDealingReply]  # type: ignore[assignment]
     """Caller: coordinator. Forget a job and destroy its seeds and material."""
@@ -70,7 +70,7 @@ class DealerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dealer_pb2.PrepareDealerReply], _abc.AsyncIterator[_dealer_pb2.PrepareDealerReply]]:
         """Caller: coordinator. Announce a job; the dealer compiles its program and answers its digest.
-        Empty messages are signs of life; the last one is the answer.
+        Messages without digests are signs of life; the last one is the answer.
         """
 
     @_abc_1.abstractmethod

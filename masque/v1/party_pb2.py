@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15masque/v1/party.proto\x12\tmasque.v1\"}\n\x0cUploadHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x12\n\ntable_json\x18\x03 \x01(\t\x12\x0f\n\x07replace\x18\x04 \x01(\x08\x12\x13\n\x0bidentifiers\x18\x05 \x03(\x06\x12\x12\n\nconditions\x18\x06 \x01(\t\"O\n\x0bUploadChunk\x12\x11\n\tfirst_row\x18\x01 \x01(\x04\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\r\n\x05share\x18\x03 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\r\"}\n\rUploadMessage\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.masque.v1.UploadHeaderH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.masque.v1.UploadChunkH\x00\x12\x10\n\x06\x63ommit\x18\x03 \x01(\x08H\x00\x42\x06\n\x04part\"*\n\x0bUploadReply\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"r\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\ntable_json\x18\x04 \x01(\t\x12\x0f\n\x07\x63reated\x18\x05 \x01(\t\x12\x12\n\nconditions\x18\x06 \x01(\t\"\x15\n\x13ListDatasetsRequest\"9\n\x11ListDatasetsReply\x12$\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.masque.v1.Dataset\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteDatasetReply\"\"\n\rReviewRequest\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\" \n\x0bReviewReply\x12\x11\n\twaits_for\x18\x01 \x03(\t\"&\n\x14ListApprovalsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"/\n\x04Word\x12\n\n\x02\x62y\x18\x01 \x01(\t\x12\x0b\n\x03yes\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"r\n\nWaitingJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\x0c\x12\x11\n\tbound_job\x18\x03 \x01(\x0c\x12\x11\n\twaits_for\x18\x04 \x03(\t\x12\x1d\n\x04said\x18\x05 \x03(\x0b\x32\x0f.masque.v1.Word\"G\n\x12ListApprovalsReply\x12#\n\x04jobs\x18\x01 \x03(\x0b\x32\x15.masque.v1.WaitingJob\x12\x0c\n\x04more\x18\x02 \x01(\r\"N\n\x0e\x41pproveRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\x0c\x12\x0b\n\x03yes\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"!\n\x0c\x41pproveReply\x12\x11\n\twaits_for\x18\x01 \x03(\t\"(\n\x13PreparePartyRequest\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\"O\n\x11PreparePartyReply\x12\x12\n\njob_digest\x18\x01 \x01(\x0c\x12\x16\n\x0eprogram_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06rounds\x18\x03 \x03(\t\"A\n\x0fRunRoundRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\"\x9f\x01\n\rRoundProgress\x12\x15\n\rprogress_json\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12\x0f\n\x07stopped\x18\x03 \x01(\x08\x12#\n\x07traffic\x18\x04 \x01(\x0b\x32\x12.masque.v1.Traffic\x12\x11\n\tcommitted\x18\x05 \x01(\x08\x12\r\n\x05\x64oing\x18\x06 \x01(\t\x12\x11\n\twaits_for\x18\x07 \x01(\t\"\xcc\x01\n\x07Traffic\x12\x11\n\texchanges\x18\x01 \x01(\x04\x12\x0c\n\x04sent\x18\x02 \x01(\x04\x12\x10\n\x08received\x18\x03 \x01(\x04\x12\x13\n\x0b\x63orrections\x18\x04 \x01(\x04\x12\x19\n\x11\x64\x65\x63lared_openings\x18\x05 \x01(\r\x12\x16\n\x0esealed_outputs\x18\x06 \x01(\r\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x19\n\x11waiting_for_peers\x18\x08 \x01(\x01\x12\x1a\n\x12waiting_for_dealer\x18\t \x01(\x01\"B\n\x0f\x41\x62ortJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x0f\n\rAbortJobReply\"4\n\x11RenewLeaseRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"\x11\n\x0fRenewLeaseReply\"\"\n\x10\x46orgetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x10\n\x0e\x46orgetJobReply\"5\n\x12\x46\x65tchSealedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"N\n\x0bSealedChunk\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x11\n\trecipient\x18\x02 \x01(\t\x12\x0e\n\x06sealed\x18\x03 \x01(\x0c\x12\x0c\n\x04more\x18\x04 \x01(\x08\"$\n\x12\x46\x65tchOpenedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"K\n\x0bOpenedValue\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05scale\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x01(\x0c\"M\n\x10\x46\x65tchOpenedReply\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\x12&\n\x06values\x18\x02 \x03(\x0b\x32\x16.masque.v1.OpenedValue\"\x07\n\x05Hello\"\x16\n\x05\x46rame\x12\r\n\x05\x66rame\x18\x01 \x01(\x0c\"\x16\n\x14\x44\x65scribePartyRequest\"\xda\x02\n\x12\x44\x65scribePartyReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04jobs\x18\x03 \x01(\r\x12\x10\n\x08\x64\x61tasets\x18\x04 \x01(\x04\x12\x12\n\nbytes_sent\x18\x05 \x01(\x04\x12\x45\n\rbytes_by_peer\x18\x06 \x03(\x0b\x32..masque.v1.DescribePartyReply.BytesByPeerEntry\x12#\n\x07traffic\x18\x07 \x01(\x0b\x32\x12.masque.v1.Traffic\x12\x13\n\x0bshare_bytes\x18\x08 \x01(\x04\x12\x13\n\x0bmemory_lent\x18\t \x01(\x04\x12\x14\n\x0cmemory_taken\x18\n \x01(\x04\x12\x11\n\tjobs_lent\x18\x0b \x01(\r\x1a\x32\n\x10\x42ytesByPeerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\x94\x08\n\x05Party\x12<\n\x06Upload\x12\x18.masque.v1.UploadMessage\x1a\x16.masque.v1.UploadReply(\x01\x12L\n\x0cListDatasets\x12\x1e.masque.v1.ListDatasetsRequest\x1a\x1c.masque.v1.ListDatasetsReply\x12O\n\rDeleteDataset\x12\x1f.masque.v1.DeleteDatasetRequest\x1a\x1d.masque.v1.DeleteDatasetReply\x12:\n\x06Review\x12\x18.masque.v1.ReviewRequest\x1a\x16.masque.v1.ReviewReply\x12O\n\rListApprovals\x12\x1f.masque.v1.ListApprovalsRequest\x1a\x1d.masque.v1.ListApprovalsReply\x12=\n\x07\x41pprove\x12\x19.masque.v1.ApproveRequest\x1a\x17.masque.v1.ApproveReply\x12I\n\x07Prepare\x12\x1e.masque.v1.PreparePartyRequest\x1a\x1c.masque.v1.PreparePartyReply0\x01\x12\x42\n\x08RunRound\x12\x1a.masque.v1.RunRoundRequest\x1a\x18.masque.v1.RoundProgress0\x01\x12\x41\n\x05Renew\x12\x1c.masque.v1.RenewLeaseRequest\x1a\x1a.masque.v1.RenewLeaseReply\x12=\n\x05\x41\x62ort\x12\x1a.masque.v1.AbortJobRequest\x1a\x18.masque.v1.AbortJobReply\x12@\n\x06\x46orget\x12\x1b.masque.v1.ForgetJobRequest\x1a\x19.masque.v1.ForgetJobReply\x12\x46\n\x0b\x46\x65tchSealed\x12\x1d.masque.v1.FetchSealedRequest\x1a\x16.masque.v1.SealedChunk0\x01\x12I\n\x0b\x46\x65tchOpened\x12\x1d.masque.v1.FetchOpenedRequest\x1a\x1b.masque.v1.FetchOpenedReply\x12\x30\n\x08\x45xchange\x12\x10.masque.v1.Hello\x1a\x10.masque.v1.Frame0\x01\x12J\n\x08\x44\x65scribe\x12\x1f.masque.v1.DescribePartyRequest\x1a\x1d.masque.v1.DescribePartyReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15masque/v1/party.proto\x12\tmasque.v1\"}\n\x0cUploadHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x12\n\ntable_json\x18\x03 \x01(\t\x12\x0f\n\x07replace\x18\x04 \x01(\x08\x12\x13\n\x0bidentifiers\x18\x05 \x03(\x06\x12\x12\n\nconditions\x18\x06 \x01(\t\"O\n\x0bUploadChunk\x12\x11\n\tfirst_row\x18\x01 \x01(\x04\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\r\n\x05share\x18\x03 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\r\"}\n\rUploadMessage\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.masque.v1.UploadHeaderH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.masque.v1.UploadChunkH\x00\x12\x10\n\x06\x63ommit\x18\x03 \x01(\x08H\x00\x42\x06\n\x04part\"*\n\x0bUploadReply\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"r\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\ntable_json\x18\x04 \x01(\t\x12\x0f\n\x07\x63reated\x18\x05 \x01(\t\x12\x12\n\nconditions\x18\x06 \x01(\t\"\x15\n\x13ListDatasetsRequest\"9\n\x11ListDatasetsReply\x12$\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.masque.v1.Dataset\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteDatasetReply\"\"\n\rReviewRequest\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\" \n\x0bReviewReply\x12\x11\n\twaits_for\x18\x01 \x03(\t\"&\n\x14ListApprovalsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"/\n\x04Word\x12\n\n\x02\x62y\x18\x01 \x01(\t\x12\x0b\n\x03yes\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"r\n\nWaitingJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\x0c\x12\x11\n\tbound_job\x18\x03 \x01(\x0c\x12\x11\n\twaits_for\x18\x04 \x03(\t\x12\x1d\n\x04said\x18\x05 \x03(\x0b\x32\x0f.masque.v1.Word\"G\n\x12ListApprovalsReply\x12#\n\x04jobs\x18\x01 \x03(\x0b\x32\x15.masque.v1.WaitingJob\x12\x0c\n\x04more\x18\x02 \x01(\r\"N\n\x0e\x41pproveRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\x0c\x12\x0b\n\x03yes\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"!\n\x0c\x41pproveReply\x12\x11\n\twaits_for\x18\x01 \x03(\t\"(\n\x13PreparePartyRequest\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\"n\n\x11PreparePartyReply\x12\x12\n\njob_digest\x18\x01 \x01(\x0c\x12\x16\n\x0eprogram_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06rounds\x18\x03 \x03(\t\x12\r\n\x05\x64oing\x18\x04 \x01(\t\x12\x0e\n\x06worked\x18\x05 \x01(\x04\"A\n\x0fRunRoundRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\"\xaf\x01\n\rRoundProgress\x12\x15\n\rprogress_json\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12\x0f\n\x07stopped\x18\x03 \x01(\x08\x12#\n\x07traffic\x18\x04 \x01(\x0b\x32\x12.masque.v1.Traffic\x12\x11\n\tcommitted\x18\x05 \x01(\x08\x12\r\n\x05\x64oing\x18\x06 \x01(\t\x12\x11\n\twaits_for\x18\x07 \x01(\t\x12\x0e\n\x06worked\x18\x08 \x01(\x04\"\xcc\x01\n\x07Traffic\x12\x11\n\texchanges\x18\x01 \x01(\x04\x12\x0c\n\x04sent\x18\x02 \x01(\x04\x12\x10\n\x08received\x18\x03 \x01(\x04\x12\x13\n\x0b\x63orrections\x18\x04 \x01(\x04\x12\x19\n\x11\x64\x65\x63lared_openings\x18\x05 \x01(\r\x12\x16\n\x0esealed_outputs\x18\x06 \x01(\r\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x19\n\x11waiting_for_peers\x18\x08 \x01(\x01\x12\x1a\n\x12waiting_for_dealer\x18\t \x01(\x01\"B\n\x0f\x41\x62ortJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x0f\n\rAbortJobReply\"4\n\x11RenewLeaseRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"\x11\n\x0fRenewLeaseReply\"\"\n\x10\x46orgetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x10\n\x0e\x46orgetJobReply\"5\n\x12\x46\x65tchSealedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"N\n\x0bSealedChunk\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x11\n\trecipient\x18\x02 \x01(\t\x12\x0e\n\x06sealed\x18\x03 \x01(\x0c\x12\x0c\n\x04more\x18\x04 \x01(\x08\"$\n\x12\x46\x65tchOpenedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"K\n\x0bOpenedValue\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05scale\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x01(\x0c\"M\n\x10\x46\x65tchOpenedReply\x12\x11\n\tbound_job\x18\x01 \x01(\x0c\x12&\n\x06values\x18\x02 \x03(\x0b\x32\x16.masque.v1.OpenedValue\"\x07\n\x05Hello\"\x16\n\x05\x46rame\x12\r\n\x05\x66rame\x18\x01 \x01(\x0c\"\x16\n\x14\x44\x65scribePartyRequest\"\xda\x02\n\x12\x44\x65scribePartyReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04jobs\x18\x03 \x01(\r\x12\x10\n\x08\x64\x61tasets\x18\x04 \x01(\x04\x12\x12\n\nbytes_sent\x18\x05 \x01(\x04\x12\x45\n\rbytes_by_peer\x18\x06 \x03(\x0b\x32..masque.v1.DescribePartyReply.BytesByPeerEntry\x12#\n\x07traffic\x18\x07 \x01(\x0b\x32\x12.masque.v1.Traffic\x12\x13\n\x0bshare_bytes\x18\x08 \x01(\x04\x12\x13\n\x0bmemory_lent\x18\t \x01(\x04\x12\x14\n\x0cmemory_taken\x18\n \x01(\x04\x12\x11\n\tjobs_lent\x18\x0b \x01(\r\x1a\x32\n\x10\x42ytesByPeerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\x94\x08\n\x05Party\x12<\n\x06Upload\x12\x18.masque.v1.UploadMessage\x1a\x16.masque.v1.UploadReply(\x01\x12L\n\x0cListDatasets\x12\x1e.masque.v1.ListDatasetsRequest\x1a\x1c.masque.v1.ListDatasetsReply\x12O\n\rDeleteDataset\x12\x1f.masque.v1.DeleteDatasetRequest\x1a\x1d.masque.v1.DeleteDatasetReply\x12:\n\x06Review\x12\x18.masque.v1.ReviewRequest\x1a\x16.masque.v1.ReviewReply\x12O\n\rListApprovals\x12\x1f.masque.v1.ListApprovalsRequest\x1a\x1d.masque.v1.ListApprovalsReply\x12=\n\x07\x41pprove\x12\x19.masque.v1.ApproveRequest\x1a\x17.masque.v1.ApproveReply\x12I\n\x07Prepare\x12\x1e.masque.v1.PreparePartyRequest\x1a\x1c.masque.v1.PreparePartyReply0\x01\x12\x42\n\x08RunRound\x12\x1a.masque.v1.RunRoundRequest\x1a\x18.masque.v1.RoundProgress0\x01\x12\x41\n\x05Renew\x12\x1c.masque.v1.RenewLeaseRequest\x1a\x1a.masque.v1.RenewLeaseReply\x12=\n\x05\x41\x62ort\x12\x1a.masque.v1.AbortJobRequest\x1a\x18.masque.v1.AbortJobReply\x12@\n\x06\x46orget\x12\x1b.masque.v1.ForgetJobRequest\x1a\x19.masque.v1.ForgetJobReply\x12\x46\n\x0b\x46\x65tchSealed\x12\x1d.masque.v1.FetchSealedRequest\x1a\x16.masque.v1.SealedChunk0\x01\x12I\n\x0b\x46\x65tchOpened\x12\x1d.masque.v1.FetchOpenedRequest\x1a\x1b.masque.v1.FetchOpenedReply\x12\x30\n\x08\x45xchange\x12\x10.masque.v1.Hello\x1a\x10.masque.v1.Frame0\x01\x12J\n\x08\x44\x65scribe\x12\x1f.masque.v1.DescribePartyRequest\x1a\x1d.masque.v1.DescribePartyReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -70,45 +70,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREPAREPARTYREQUEST']._serialized_start=1136
   _globals['_PREPAREPARTYREQUEST']._serialized_end=1176
   _globals['_PREPAREPARTYREPLY']._serialized_start=1178
-  _globals['_PREPAREPARTYREPLY']._serialized_end=1257
-  _globals['_RUNROUNDREQUEST']._serialized_start=1259
-  _globals['_RUNROUNDREQUEST']._serialized_end=1324
-  _globals['_ROUNDPROGRESS']._serialized_start=1327
-  _globals['_ROUNDPROGRESS']._serialized_end=1486
-  _globals['_TRAFFIC']._serialized_start=1489
-  _globals['_TRAFFIC']._serialized_end=1693
-  _globals['_ABORTJOBREQUEST']._serialized_start=1695
-  _globals['_ABORTJOBREQUEST']._serialized_end=1761
-  _globals['_ABORTJOBREPLY']._serialized_start=1763
-  _globals['_ABORTJOBREPLY']._serialized_end=1778
-  _globals['_RENEWLEASEREQUEST']._serialized_start=1780
-  _globals['_RENEWLEASEREQUEST']._serialized_end=1832
-  _globals['_RENEWLEASEREPLY']._serialized_start=1834
-  _globals['_RENEWLEASEREPLY']._serialized_end=1851
-  _globals['_FORGETJOBREQUEST']._serialized_start=1853
-  _globals['_FORGETJOBREQUEST']._serialized_end=1887
-  _globals['_FORGETJOBREPLY']._serialized_start=1889
-  _globals['_FORGETJOBREPLY']._serialized_end=1905
-  _globals['_FETCHSEALEDREQUEST']._serialized_start=1907
-  _globals['_FETCHSEALEDREQUEST']._serialized_end=1960
-  _globals['_SEALEDCHUNK']._serialized_start=1962
-  _globals['_SEALEDCHUNK']._serialized_end=2040
-  _globals['_FETCHOPENEDREQUEST']._serialized_start=2042
-  _globals['_FETCHOPENEDREQUEST']._serialized_end=2078
-  _globals['_OPENEDVALUE']._serialized_start=2080
-  _globals['_OPENEDVALUE']._serialized_end=2155
-  _globals['_FETCHOPENEDREPLY']._serialized_start=2157
-  _globals['_FETCHOPENEDREPLY']._serialized_end=2234
-  _globals['_HELLO']._serialized_start=2236
-  _globals['_HELLO']._serialized_end=2243
-  _globals['_FRAME']._serialized_start=2245
-  _globals['_FRAME']._serialized_end=2267
-  _globals['_DESCRIBEPARTYREQUEST']._serialized_start=2269
-  _globals['_DESCRIBEPARTYREQUEST']._serialized_end=2291
-  _globals['_DESCRIBEPARTYREPLY']._serialized_start=2294
-  _globals['_DESCRIBEPARTYREPLY']._serialized_end=2640
-  _globals['_DESCRIBEPARTYREPLY_BYTESBYPEERENTRY']._serialized_start=2590
-  _globals['_DESCRIBEPARTYREPLY_BYTESBYPEERENTRY']._serialized_end=2640
-  _globals['_PARTY']._serialized_start=2643
-  _globals['_PARTY']._serialized_end=3687
+  _globals['_PREPAREPARTYREPLY']._serialized_end=1288
+  _globals['_RUNROUNDREQUEST']._serialized_start=1290
+  _globals['_RUNROUNDREQUEST']._serialized_end=1355
+  _globals['_ROUNDPROGRESS']._serialized_start=1358
+  _globals['_ROUNDPROGRESS']._serialized_end=1533
+  _globals['_TRAFFIC']._serialized_start=1536
+  _globals['_TRAFFIC']._serialized_end=1740
+  _globals['_ABORTJOBREQUEST']._serialized_start=1742
+  _globals['_ABORTJOBREQUEST']._serialized_end=1808
+  _globals['_ABORTJOBREPLY']._serialized_start=1810
+  _globals['_ABORTJOBREPLY']._serialized_end=1825
+  _globals['_RENEWLEASEREQUEST']._serialized_start=1827
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1879
+  _globals['_RENEWLEASEREPLY']._serialized_start=1881
+  _globals['_RENEWLEASEREPLY']._serialized_end=1898
+  _globals['_FORGETJOBREQUEST']._serialized_start=1900
+  _globals['_FORGETJOBREQUEST']._serialized_end=1934
+  _globals['_FORGETJOBREPLY']._serialized_start=1936
+  _globals['_FORGETJOBREPLY']._serialized_end=1952
+  _globals['_FETCHSEALEDREQUEST']._serialized_start=1954
+  _globals['_FETCHSEALEDREQUEST']._serialized_end=2007
+  _globals['_SEALEDCHUNK']._serialized_start=2009
+  _globals['_SEALEDCHUNK']._serialized_end=2087
+  _globals['_FETCHOPENEDREQUEST']._serialized_start=2089
+  _globals['_FETCHOPENEDREQUEST']._serialized_end=2125
+  _globals['_OPENEDVALUE']._serialized_start=2127
+  _globals['_OPENEDVALUE']._serialized_end=2202
+  _globals['_FETCHOPENEDREPLY']._serialized_start=2204
+  _globals['_FETCHOPENEDREPLY']._serialized_end=2281
+  _globals['_HELLO']._serialized_start=2283
+  _globals['_HELLO']._serialized_end=2290
+  _globals['_FRAME']._serialized_start=2292
+  _globals['_FRAME']._serialized_end=2314
+  _globals['_DESCRIBEPARTYREQUEST']._serialized_start=2316
+  _globals['_DESCRIBEPARTYREQUEST']._serialized_end=2338
+  _globals['_DESCRIBEPARTYREPLY']._serialized_start=2341
+  _globals['_DESCRIBEPARTYREPLY']._serialized_end=2687
+  _globals['_DESCRIBEPARTYREPLY_BYTESBYPEERENTRY']._serialized_start=2637
+  _globals['_DESCRIBEPARTYREPLY_BYTESBYPEERENTRY']._serialized_end=2687
+  _globals['_PARTY']._serialized_start=2690
+  _globals['_PARTY']._serialized_end=3734
 # @@protoc_insertion_point(module_scope)

@@ -470,8 +470,14 @@ class PreparePartyReply(_message.Message):
     JOB_DIGEST_FIELD_NUMBER: _builtins.int
     PROGRAM_DIGEST_FIELD_NUMBER: _builtins.int
     ROUNDS_FIELD_NUMBER: _builtins.int
+    DOING_FIELD_NUMBER: _builtins.int
+    WORKED_FIELD_NUMBER: _builtins.int
     job_digest: _builtins.bytes
     program_digest: _builtins.bytes
+    doing: _builtins.str
+    """of a sign of life: what it does just now"""
+    worked: _builtins.int
+    """grows for as long as it comes further"""
     @_builtins.property
     def rounds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """names of the training rounds"""
@@ -482,10 +488,12 @@ class PreparePartyReply(_message.Message):
         job_digest: _builtins.bytes = ...,
         program_digest: _builtins.bytes = ...,
         rounds: _abc.Iterable[_builtins.str] | None = ...,
+        doing: _builtins.str = ...,
+        worked: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_digest", b"job_digest", "program_digest", b"program_digest", "rounds", b"rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doing", b"doing", "job_digest", b"job_digest", "program_digest", b"program_digest", "rounds", b"rounds", "worked", b"worked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,6 +535,7 @@ class RoundProgress(_message.Message):
     COMMITTED_FIELD_NUMBER: _builtins.int
     DOING_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
+    WORKED_FIELD_NUMBER: _builtins.int
     progress_json: _builtins.str
     """masque.jobs.record.Progress"""
     done: _builtins.bool
@@ -538,6 +547,8 @@ class RoundProgress(_message.Message):
     """what it computes or waits for just now, and for whom"""
     waits_for: _builtins.str
     """the party or dealer that it waits for, if it does"""
+    worked: _builtins.int
+    """as in PreparePartyReply; a training round moves by its traffic"""
     @_builtins.property
     def traffic(self) -> Global___Traffic:
         """of this attempt so far"""
@@ -552,10 +563,11 @@ class RoundProgress(_message.Message):
         committed: _builtins.bool = ...,
         doing: _builtins.str = ...,
         waits_for: _builtins.str = ...,
+        worked: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "doing", b"doing", "done", b"done", "progress_json", b"progress_json", "stopped", b"stopped", "traffic", b"traffic", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "doing", b"doing", "done", b"done", "progress_json", b"progress_json", "stopped", b"stopped", "traffic", b"traffic", "waits_for", b"waits_for", "worked", b"worked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,8 +158,8 @@ class PartyServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Prepare(self, request, context):
-        """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers. Empty
-        messages are signs of life; the last one is the answer.
+        """Caller: coordinator. Compile the job, check it against policy, connect to dealer and
+        peers. Messages without digests are signs of life; the last one is the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,8 +47,8 @@ class PartyStub:
     """
     Approve: _grpc.UnaryUnaryMultiCallable[_party_pb2.ApproveRequest, _party_pb2.ApproveReply]
     Prepare: _grpc.UnaryStreamMultiCallable[_party_pb2.PreparePartyRequest, _party_pb2.PreparePartyReply]
-    """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers. Empty
-    messages are signs of life; the last one is the answer.
+    """Caller: coordinator. Compile the job, check it against policy, connect to dealer and
+    peers. Messages without digests are signs of life; the last one is the answer.
     """
     RunRound: _grpc.UnaryStreamMultiCallable[_party_pb2.RunRoundRequest, _party_pb2.RoundProgress]
     """Caller: coordinator. Run training round k, the next one; sends progress, at last `done`."""
@@ -91,8 +91,8 @@ class PartyAsyncStub(PartyStub):
     """
     Approve: _aio.UnaryUnaryMultiCallable[_party_pb2.ApproveRequest, _party_pb2.ApproveReply]  # type: ignore[assignment]
     Prepare: _aio.UnaryStreamMultiCallable[_party_pb2.PreparePartyRequest, _party_pb2.PreparePartyReply]  # type: ignore[assignment]
-    """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers. Empty
-    messages are signs of life; the last one is the answer.
+    """Caller: coordinator. Compile the job, check it against policy, connect to dealer and
+    peers. Messages without digests are signs of life; the last one is the answer.
     """
     RunRound: _aio.UnaryStreamMultiCallable[_party_pb2.RunRoundRequest, _party_pb2.RoundProgress]  # type: ignore[assignment]
     """Caller: coordinator. Run training round k, the next one; sends progress, at last `done`."""
@@ -174,8 +174,8 @@ class PartyServicer(metaclass=_abc_1.ABCMeta):
         request: _party_pb2.PreparePartyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_party_pb2.PreparePartyReply], _abc.AsyncIterator[_party_pb2.PreparePartyReply]]:
-        """Caller: coordinator. Compile the job, check it against policy, connect to dealer and peers. Empty
-        messages are signs of life; the last one is the answer.
+        """Caller: coordinator. Compile the job, check it against policy, connect to dealer and
+        peers. Messages without digests are signs of life; the last one is the answer.
         """
 
     @_abc_1.abstractmethod

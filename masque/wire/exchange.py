@@ -116,13 +116,13 @@ class PeerExchange:
             streams = self._registration.wait(until)
             for link in self._links:
                 link.outgoing = streams[link.peer]
+            self._check_usable()  # aborted meanwhile
         except Exception as error:
-            raise self._fail(error) from None
+            first = self._fail(error)
+            self._registration.close(self._notice(first))  # an abort before it was made missed it
+            raise first from None
         finally:
             self._awaited = None
-        if self._error is not None:  # aborted meanwhile, perhaps before the registration
-            self._registration.close(self._notice(self._error))
-            raise self._error
         return self
 
     def swap(self, payload: Buffer) -> Sequence[memoryview]:
@@ -321,6 +321,9 @@ class PeerExchange:
         """End the exchange on `error`; what to raise: the first error, wherever it came from."""
         typed = self._typed(error)
         self._end(typed, told=self._notice(typed))
+        self.awaits = None
+        for link in self._links:  # dialled, perhaps, after the end
+            link.drain()
         assert self._error is not None, "just set"
         if self._error is typed and typed is not error:
             typed.__cause__ = error
@@ -337,6 +340,5 @@ class PeerExchange:
             self._registration.close(told)
         for link in self._links:
             link.hang_up()
-        if self.awaits is None:  # otherwise the thread that receives sees the end
-            for link in self._links:
-                link.drain()
+        for link in self._links:
+            link.drain()

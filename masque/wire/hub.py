@@ -204,7 +204,10 @@ class Hub:
         known = f"job {binding.job!r} at party {self.name!r}"
         if binding.job in self._open:
             raise Conflict(
-                f"Another attempt of {known} still runs.", hint="Abort it first.", job=binding.job
+                f"Another attempt of {known} still runs.",
+                hint="Abort it first.",
+                job=binding.job,
+                again=True,
             )
         latest, _ = self._latest.get(binding.job, (-1, None))
         if binding.attempt <= latest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,7 @@ class Link:
     call: Any = None
     deaf: bool = False
     expired: bool = False
+    _taking: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def dial(self, binding: Binding, lifetime: float) -> None:
         """Call the peer; it answers with frames, the greeting first, until `lifetime` is over."""
@@ -50,7 +52,8 @@ class Link:
 
     def receive(self) -> bytes:
         """The peer's next frame; `grpc.RpcError` or `StopIteration` if there is none."""
-        message: bytes = next(self.call)
+        with self._taking:
+            message: bytes = next(self.call)
         return message
 
     def stop_sending(self) -> None:
@@ -72,10 +75,10 @@ class Link:
     def drain(self) -> None:
         """Let gRPC see the end of a call that was cancelled, or it keeps the connection for ever.
 
-        What a call of a single thread still has to be told, nobody else takes. Only while no
-        `receive` waits.
+        What a call of a single thread still has to be told, nobody else takes. A `receive` that
+        waits ends first.
         """
-        state = getattr(self.call, "_state", None)
-        with contextlib.suppress(KeyError):  # gRPC's, of a connection that is gone with its events
+        with self._taking, contextlib.suppress(KeyError):  # gRPC's, if the connection is gone
+            state = getattr(self.call, "_state", None)
             while state is not None and state.due:
                 self.call._consume_next_event()

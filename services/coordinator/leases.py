@@ -1,8 +1,8 @@
 """Who was asked for something, when he last showed that he lives, and what he is about.
 
-Everybody who is asked shows signs of life while he works, and of a training round also how far it
-is. Nothing else has a deadline of its own: who is silent for as long as the lease lasts, or comes
-no further, is named, with what he was doing.
+Everybody who is asked shows signs of life while he works, and says how far he is: while he prepares
+by the CPU that he has used, in a training round by traffic. Nothing else has a deadline of its own:
+who is silent for as long as the lease lasts, or comes no further, is named, with what he was doing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Sign:
 
     lived: float
     moved: float
-    numbers: tuple[int, int] = (-1, -1)
+    numbers: tuple[int, int, int] = (-1, -1, -1)
     doing: str = ""
     waits_for: str = ""
 
@@ -56,7 +56,8 @@ class Leases:
             self._signs |= {peer: _Sign(now, now) for peer in peers}
 
     def alive(self, peer: str, progress: Any) -> None:
-        """A sign of life; `progress`: a RoundProgress, where there is one."""
+        """A sign of life, or a piece of what was asked for; `progress`: how far the work on it is,
+        a RoundProgress, where there is some."""
         now = self._clock()
         with self._lock:
             sign = self._signs.setdefault(peer, _Sign(now, now))
@@ -64,7 +65,8 @@ class Leases:
             if progress is None:
                 sign.moved = now
                 return
-            numbers = (int(progress.traffic.exchanges), int(progress.traffic.corrections))
+            traffic = progress.traffic
+            numbers = (int(traffic.exchanges), int(traffic.corrections), int(progress.worked))
             if numbers != sign.numbers:
                 sign.numbers, sign.moved = numbers, now
             sign.doing = clean(progress.doing, MOST_WORDS)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from masque.errors import MasqueError
+from masque.errors import MasqueError, Unavailable
 from masque.wire import tracing
 from services.coordinator.peers import Peers
 from services.coordinator.store import Store
@@ -30,7 +30,7 @@ class Parting:
         self._store, self._open = store, open_peers
         self._woken = threading.Event()
         self._closed = False
-        self._silent: set[str] = set()
+        self._unheard: set[tuple[str, str]] = set()
 
     def run(self) -> None:
         """Until it is closed."""
@@ -65,15 +65,19 @@ class Parting:
     def _tell(self, peers: Peers, party: str, jobs: dict[str, str]) -> bool:
         if party not in peers.names:
             return True  # it has left the project; it hears it if it comes back
-        try:
-            for job_id, trace in jobs.items():
+        heard = True
+        for job_id, trace in jobs.items():
+            try:
                 with tracing.use(tracing.parse(trace) or tracing.fresh()):
                     peers.forget(party, job_id)
                 self._store.heard(party, job_id)
-        except MasqueError as error:
-            if party not in self._silent:
-                _log.warning("end not heard", peer=party, job=job_id, error=error)
-            self._silent.add(party)
-            return False
-        self._silent.discard(party)
-        return True
+            except MasqueError as error:
+                heard = False
+                if (party, job_id) not in self._unheard:
+                    _log.warning("end not heard", peer=party, job=job_id, error=error)
+                self._unheard.add((party, job_id))
+                if isinstance(error, Unavailable):
+                    break  # it is away: it hears of the others when it is back
+            else:
+                self._unheard.discard((party, job_id))
+        return heard

@@ -42,7 +42,7 @@ GLANCE = 3.0
 ABORT = 5.0
 
 Alive = Callable[[str, Any], None]
-"""Hears of every sign of life: the peer, and what it said of a training round, or None."""
+"""Hears of every sign of life: the peer, and what it said of its work, or None."""
 
 
 class Peers:
@@ -139,7 +139,7 @@ class Peers:
                 request = party_pb2.PreparePartyRequest(bound_job=text)
                 call = self._parties[peer].Prepare(request, timeout=seconds)
             for said in self._track(call):
-                alive(peer, None)
+                alive(peer, party_pb2.RoundProgress(doing=said.doing, worked=said.worked))
                 reply = said
         if reply is None or reply.job_digest != job.digest():
             seen = reply.job_digest.hex()[:16] if reply is not None else "missing"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from masque.errors import Conflict, JobFailed, MasqueError, Unavailable
+from masque.errors import Conflict, JobFailed, MasqueError
 from masque.jobs.bound import BoundJob
 from masque.mpc import prg
 from masque.mpc.dealer import Dealer
@@ -37,7 +37,7 @@ class Pace:
 
     budget: int = 32 << 20
     message: int = 512 << 10
-    patience: float = 30.0  # for all parties to connect
+    patience: float = 30.0  # with an attempt that nobody comes for, if another needs its place
     linger: float = 0.004  # for a message to fill, once a stream is under way
     small: int = 64 << 10  # a message of this size does not wait any longer
     prompt: int = 4  # messages at the beginning that do not wait at all
@@ -64,12 +64,17 @@ class Dealing:
         self._changed = threading.Condition()
         self._error: MasqueError | None = None
         self._over = False
+        self._since = time.monotonic()
         self.sent = dict.fromkeys(job.parties, 0)
         deal = tracing.inherit(self._deal)
         self._thread = threading.Thread(target=deal, name=f"deal-{job.job_id}", daemon=True)
 
     def __repr__(self) -> str:
         return f"Dealing({self._job.job_id}, attempt {self._job.attempt})"
+
+    def deserted(self, seconds: float) -> bool:
+        """Whether no party at all has come in so long."""
+        return not self._joined and time.monotonic() - self._since > seconds
 
     def start(self) -> None:
         """Begin to wait for the parties."""
@@ -175,22 +180,12 @@ class Dealing:
             )
 
     def _await_parties(self) -> None:
+        """For as long as it takes: they come when they have prepared, and it is the coordinator who
+        sees that nobody hangs. If it is gone, those who have come leave, which ends it.
+        """
         wanted = set(self._job.parties)
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._error is not None or self._joined == wanted, self._pace.patience
-            )
-            missing = sorted(wanted - self._joined)
-            if self._error is not None or not missing:
-                return
-        names = ", ".join(missing)
-        raise Unavailable(
-            f"{names} did not come for material of job {self._job.job_id} within "
-            f"{self._pace.patience:g} s.",
-            hint="Check that every party runs, and see its log.",
-            service=names,
-            job=self._job.job_id,
-        )
+            self._changed.wait_for(lambda: self._error is not None or self._joined == wanted)
 
 
 def _seed(job: BoundJob, party: str, randomness: Randomness) -> bytes:

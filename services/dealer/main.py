@@ -10,7 +10,7 @@ from masque.wire.running import Program, load_kernels, main, serve_until_stopped
 from masque.wire.server import Server
 from masque.wire.settings import own_credentials
 from services.dealer.dealing import Pace
-from services.dealer.service import PERMISSIONS, Compile, DealerService, compile_job
+from services.dealer.service import PERMISSIONS, Compile, DealerService, compile_job, threads
 from services.dealer.settings import DealerSettings
 
 
@@ -30,7 +30,7 @@ def serve(settings: DealerSettings, compile: Compile = compile_job) -> None:
         settings.listen,
         PERMISSIONS,
         [lambda server: add_DealerServicer_to_server(service, server)],
-        threads=limits.jobs * 8 + 8,
+        threads=threads(limits.jobs),
     )
     server.finishing(service)
     server.on_stop(service.close)

@@ -47,6 +47,12 @@ class Register:
         """What is being dealt now."""
         return [e.dealing for e in self._entries.values() if e.dealing is not None]
 
+    def full(self, job_id: str) -> bool:
+        """Whether there is no room for a new attempt of this job."""
+        entry = self._entries.get(job_id)
+        earlier = entry is not None and entry.dealing is not None
+        return len(self.active) - earlier >= self.capacity
+
     def known(self, job: BoundJob) -> Entry | None:
         """The entry of this very attempt, or None if it is new.
 
@@ -55,8 +61,7 @@ class Register:
         """
         entry = self._entries.get(job.job_id)
         if entry is None or (job.attempt > entry.attempt and job.subject() == entry.subject):
-            earlier = entry is not None and entry.dealing is not None
-            if len(self.active) - earlier >= self.capacity:
+            if self.full(job.job_id):
                 raise Refused(
                     f"the dealer is dealing {self.capacity} jobs, as many as it may.",
                     hint="Wait until one of them has ended.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -18,7 +19,7 @@ from masque.v1 import dealer_pb2 as messages
 from masque.v1.dealer_pb2_grpc import DealerServicer
 from masque.version import __version__
 from masque.wire.authorise import Permissions, caller
-from masque.wire.heartbeat import beating
+from masque.wire.heartbeat import Heartbeat, begin
 from masque.wire.identity import ROLES, Role
 from masque.wire.metrics import Metric
 from masque.wire.submissions import check_submission
@@ -26,6 +27,9 @@ from masque.wire.tls import Credentials
 from services.dealer.dealing import Dealing, Pace
 from services.dealer.figures import DEALT, FAILED, Tally, figures
 from services.dealer.register import Entry, Register, not_announced
+
+PARTIES = 64
+"""Of one job, at most: see `BoundJob`."""
 
 Compile = Callable[[BoundJob], Program]
 
@@ -38,6 +42,13 @@ PERMISSIONS: Permissions = {
 """Who may call what. A party comes for its own material only: the certificate says whose."""
 
 _log = structlog.get_logger("masque.dealer")
+
+
+def threads(jobs: int) -> int:
+    """Handlers that may run at once: each party may have a stream of material for every job, and
+    wait for as many that have not been announced; the rest is for calls that are brief.
+    """
+    return 2 * jobs * PARTIES + 16
 
 
 def compile_job(job: BoundJob) -> Program:
@@ -68,6 +79,8 @@ class DealerService(DealerServicer):
         self._changed = threading.Condition()
         self._register = Register(jobs)
         self._tally = Tally()
+        self._heart = Heartbeat()
+        self._early: Counter[str] = Counter()
         self._stopping = False
 
     # -- the coordinator's side ------------------------------------------------------------------
@@ -81,18 +94,35 @@ class DealerService(DealerServicer):
         structlog.contextvars.bind_contextvars(job=job.job_id)
         self._check_named(job, sender)
         self._check_signed(job)
-        yield from beating(lambda: self._prepare(job), messages.PrepareDealerReply)
+
+        def sign(doing: str, worked: int) -> messages.PrepareDealerReply:
+            return messages.PrepareDealerReply(doing=doing, worked=worked)
+
+        what = (job.job_id, job.attempt)
+        yield from self._heart.beating(what, lambda: self._prepare(job), sign)
 
     def _prepare(self, job: BoundJob) -> messages.PrepareDealerReply:
+        self._make_room(job)
         with self._changed:
             entry = self._register.known(job)
             if entry is None and self._stopping:
                 raise self._stopped(Unavailable)
         if entry is None:
+            begin("compiles the job")
             entry = self._admit(job, program_of(job, self._compile(job)))
         return messages.PrepareDealerReply(
             job_digest=entry.job_digest, program_digest=entry.program_digest
         )
+
+    def _make_room(self, job: BoundJob) -> None:
+        """If there is none: an attempt that nobody comes for is one whose end we have not heard."""
+        with self._changed:
+            active = self._register.active if self._register.full(job.job_id) else []
+        for dealing in active:
+            if dealing.deserted(self._pace.patience):
+                text = "nobody has come for it, and another job needs the room."
+                dealing.fail(JobFailed(text, again=True))
+                return
 
     def Abort(
         self, request: messages.AbortDealingRequest, context: grpc.ServicerContext
@@ -186,7 +216,7 @@ class DealerService(DealerServicer):
     ) -> Iterator[messages.Material]:
         """The seed and the corrections of the party that asks, which its certificate names."""
         party = caller(context).name
-        entry = self._announced(request.job_id, request.attempt)
+        entry = self._announced(request.job_id, request.attempt, party, context)
         dealing = entry.dealing
         assert dealing is not None, "the register gives out what lasts"
         self._check_digests(entry, dealing, party, request)
@@ -201,20 +231,37 @@ class DealerService(DealerServicer):
                 self._tally.sent[party] += len(message.corrections)
             yield message
 
-    def _announced(self, job_id: str, attempt: int) -> Entry:
-        """The entry of an attempt; waits for it, since a party may be quicker than we are."""
+    def _announced(
+        self, job_id: str, attempt: int, party: str, context: grpc.ServicerContext
+    ) -> Entry:
+        """The entry of an attempt; waits for it, since a party may be quicker than we are.
+
+        For as long as that party does: it leaves if its coordinator does not go on.
+        """
         found: list[Entry] = []
 
         def arrived() -> bool:
             entry = self._register.find(job_id, attempt)
             if entry is not None:
                 found.append(entry)
-            return entry is not None
+            return entry is not None or self._stopping or not context.is_active()
 
+        context.add_callback(self._notify)
         with self._changed:
-            if not self._changed.wait_for(arrived, self._pace.patience):
+            if self._early[party] >= self._register.capacity:
                 raise not_announced(job_id)
+            self._early[party] += 1
+            try:
+                self._changed.wait_for(arrived)
+            finally:
+                self._early[party] -= 1
+        if not found:
+            raise self._stopped(Unavailable) if self._stopping else not_announced(job_id)
         return found[0]
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _check_digests(
         self, entry: Entry, dealing: Dealing, party: str, request: messages.CorrelationsRequest
@@ -269,6 +316,7 @@ class DealerService(DealerServicer):
         del seconds
         with self._changed:
             self._stopping = True
+            self._changed.notify_all()
 
     def busy(self) -> bool:
         """Whether anything is being dealt."""
@@ -279,6 +327,7 @@ class DealerService(DealerServicer):
         """End what is still being dealt: the service is stopping."""
         with self._changed:
             self._stopping = True
+            self._changed.notify_all()
             active = self._register.active
         for dealing in active:
             dealing.fail(self._stopped(JobFailed))

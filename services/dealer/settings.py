@@ -13,7 +13,7 @@ from masque.wire.settings import DnsName, ServiceSettings
 class DealerLimits(Section):
     """What the dealer spends at most: bytes that wait for one party, jobs at once, seconds.
 
-    `lease_seconds`: for how long it waits for the parties of a job to come.
+    `lease_seconds`: after which an attempt that no party has come for makes room for another.
     """
 
     queue_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 34)] = 32 << 20

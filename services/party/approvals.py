@@ -149,9 +149,10 @@ class Approvals:
 
     def sweep(self, seconds: float) -> None:
         """Forget what is older."""
-        for path in self._directory.glob("*.json"):
-            if time.time() - path.stat().st_mtime > seconds:
-                path.unlink(missing_ok=True)
+        with self._lock:
+            for path in self._directory.glob("*.json"):
+                if time.time() - path.stat().st_mtime > seconds:
+                    path.unlink(missing_ok=True)
 
     def _case(self, job: BoundJob, asked: Sequence[Sequence[str]]) -> Case:
         """The case of a job, written down if it is new, or if others are asked than before."""

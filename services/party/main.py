@@ -55,7 +55,7 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
         deliveries = Deliveries(settings.data / "results")
         checkpoints = Checkpoints(settings.data / "checkpoints", store.key)
         approvals = Approvals(settings.data / "approvals", ledger, settings.name)
-        hub = Hub(settings.name)
+        hub = Hub(settings.name, patience=limits.lease_seconds)
         around = Surroundings(
             credentials,
             {name: address for name, address in settings.peers.items() if name != settings.name},

@@ -21,7 +21,7 @@ from masque.v1.party_pb2_grpc import PartyServicer
 from masque.version import __version__
 from masque.wire.authorise import Permissions, caller
 from masque.wire.failures import clean
-from masque.wire.heartbeat import beating
+from masque.wire.heartbeat import Heartbeat
 from masque.wire.identity import ROLES, Role
 from masque.wire.tls import MAX_REPLY, Credentials
 from services.party import uploads
@@ -82,6 +82,7 @@ class PartyService(PartyServicer):
         self._store, self._jobs = store, jobs
         self._results, self._workshop, self._approvals = results, workshop, approvals
         self._places = uploads.Places()
+        self._heart = Heartbeat()
         self._stopping = self._closed = False
 
     # -- clients ---------------------------------------------------------------------------------
@@ -209,7 +210,10 @@ class PartyService(PartyServicer):
                 rounds=prepared.rounds,
             )
 
-        yield from beating(prepare, messages.PreparePartyReply)
+        def sign(doing: str, worked: int) -> messages.PreparePartyReply:
+            return messages.PreparePartyReply(doing=doing, worked=worked)
+
+        yield from self._heart.beating((job.job_id, job.attempt), prepare, sign)
 
     def RunRound(
         self, request: messages.RunRoundRequest, context: grpc.ServicerContext

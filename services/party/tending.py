@@ -39,17 +39,25 @@ class Tending:
         """For as long as the party serves."""
         while True:
             time.sleep(min(LOOK, self._limits.lease_seconds / 2))
+            self.look()
+
+    def look(self) -> None:
+        """Once. Whatever fails, the rest is done."""
+        for step in (self._give_up, self._forget, self._destroy):
             try:
-                self.look()
+                step()
             except Exception as error:  # the disk, or a mistake of ours: next time it may go well
                 _log.error("incident", exc_info=error)
 
-    def look(self) -> None:
-        """Once."""
+    def _give_up(self) -> None:
         for job in self._jobs.all():
             if job.overdue(self._limits.lease_seconds, self._limits.job_seconds):
                 _log.warning("job given up: its coordinator is silent", job=job.state.job_id)
+
+    def _forget(self) -> None:
         self._approvals.sweep(self._limits.job_seconds)
+
+    def _destroy(self) -> None:
         held = {(entry.name, entry.upload_id) for entry in self._store.list()}
         for job_id in self._checkpoints.sweep(lambda job, at: self._wanted(job, at, held)):
             _log.info("checkpoints destroyed: out of date, or their data is gone", job=job_id)

@@ -26,7 +26,7 @@ from masque.mpc.doors import Source
 from masque.mpc.program import Opening, Program
 from masque.v1.dealer_pb2 import CorrelationsRequest, Material
 from masque.v1.dealer_pb2_grpc import DealerStub
-from masque.wire import memory
+from masque.wire import heartbeat, memory
 from masque.wire.binding import Binding
 from masque.wire.exchange import PeerExchange
 from masque.wire.failures import translate
@@ -45,9 +45,6 @@ from services.party.jobs import Memory
 from services.party.results import Outcome, Results, Sealed
 from services.party.settings import PartyLimits
 from services.party.stock import Listener, Stock
-
-DAY = 86_400.0
-"""Deadline of a job's streams, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +103,7 @@ class PartyWorkshop:
 
     def remember(self, job: ComputedJob) -> None:
         """See `Workshop`."""
+        heartbeat.begin("writes down the attempt")
         self._memory.store(job)
 
     def review(self, job: BoundJob, sender: str) -> list[str]:
@@ -116,6 +114,7 @@ class PartyWorkshop:
 
     def compile(self, job: BoundJob, sender: str, failed: Listener) -> Attempt:
         """See `Workshop`; the checks are those of `preparing`."""
+        heartbeat.begin("checks the job")
         index, recipients = self._check(job, sender)
         program = program_of(job, self._program(job))
         assert program.parties == len(job.parties), "one seat for every party"
@@ -162,7 +161,9 @@ class PartyWorkshop:
             known = self._compiled
         if known is not None and known[0] == subject:
             return known[1]
+        heartbeat.begin("compiles the job")
         program = self._compile(job)
+        heartbeat.begin("checks the job")
         with self._lock:
             self._compiled = (subject, program)
         return program
@@ -210,13 +211,13 @@ class PartyWorkshop:
         name = self._around.name
         preparing.check_outputs(job, program)
         openings = preparing.openings_by_round(program)
+        heartbeat.begin("reads what it goes on from")
         checkpoint = preparing.checkpoint_of(job, program, self._checkpoints, name)
         source = preparing.source_of(job, program, self._store, checkpoint)
+        commitments = {table.name: self._store.entry(table.name).commitment for table in job.shared}
         doors = self._doors(job, program, index, source, failed)
         attempt = Attempt(job, program, index, openings, recipients, doors)
-        attempt.commitments = {
-            table.name: self._store.entry(table.name).commitment for table in job.shared
-        }
+        attempt.commitments = commitments
         try:
             with self._lock:
                 self._check_name(job)
@@ -336,12 +337,12 @@ class PartyWorkshop:
             {name: pinned.channel for name, pinned in channels.items()},
             patience=limits.lease_seconds,
             opening=limits.lease_seconds,
-            lifetime=DAY,
+            lifetime=limits.job_seconds,
             meaning=lambda name, error: channels[name].meaning(error),
         )
         stock = Stock(
             around.dealer,
-            lambda: DealerStream(around, job, program, failed),
+            lambda: DealerStream(around, job, program, failed, limits.job_seconds),
             failed,
             budget=limits.prefetch_bytes,
             patience=limits.lease_seconds,
@@ -369,10 +370,15 @@ class PartyWorkshop:
 
 
 class DealerStream:
-    """`services.party.stock.Source`: this party's `Correlations` call."""
+    """`services.party.stock.Source`: this party's `Correlations` call, for so many seconds."""
 
     def __init__(
-        self, around: Surroundings, job: BoundJob, program: Program, failed: Listener
+        self,
+        around: Surroundings,
+        job: BoundJob,
+        program: Program,
+        failed: Listener,
+        seconds: float,
     ) -> None:
         self._dealer = around.identity(Role.DEALER, around.dealer)
         self._address = around.dealer_address
@@ -389,7 +395,7 @@ class DealerStream:
             program_digest=program.digest,
         )
         stub: Any = DealerStub(self._channel.channel)
-        self._call = stub.Correlations(request, timeout=DAY)
+        self._call = stub.Correlations(request, timeout=seconds)
         self._cancelled = False
 
     def _named(self, error: MasqueError) -> MasqueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from masque.data.chunks import checksum
+from masque.data.disk import BESIDE, sync
 from masque.data.store import Store
 from masque.errors import (
     Conflict,
@@ -189,3 +191,74 @@ def test_an_owner_deletes_and_replaces_what_is_damaged(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         assert store.damaged == ("nobodys",)
         assert np.array_equal(store.rows("again"), words)
+
+
+class Failing:
+    """A disk that fails to make names durable, for as long as `fails`."""
+
+    def __init__(self, real: Callable[[Path], None]) -> None:
+        self.real, self.fails = real, True
+
+    def __call__(self, directory: Path) -> None:
+        if self.fails:
+            raise OSError(errno.EIO, "Input/output error")
+        self.real(directory)
+
+
+@pytest.mark.parametrize("then", ["delete", "replace"])
+def test_a_delete_that_the_disk_breaks_off_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    disk = Failing(sync)
+    monkeypatch.setattr("masque.data.deletions.sync", disk)
+    heard: list[tuple[str, bool]] = []
+    with Store(tmp_path) as store:
+        store.on_deletion(lambda entry, replaced: heard.append((entry.name, replaced)))
+        stored(store)
+        for _ in range(2):
+            with pytest.raises(MasqueError, match="Input/output error"):
+                store.delete("a")
+        assert heard == []
+        disk.fails = False
+        if then == "delete":
+            store.delete("a")
+        words = stored(store, rows=7, replace=then == "replace")
+        assert heard == [("a", then == "replace")]
+        assert len(list((tmp_path / "shares").iterdir())) == 1
+    with Store(tmp_path) as store:
+        assert np.array_equal(store.rows("a"), words) and store.damaged == ()
+    assert list((tmp_path / "deleted").iterdir()) == []
+
+
+@pytest.mark.parametrize("before", [0, 10])
+def test_an_upload_that_may_not_last_is_not_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    disk = Failing(sync)
+    with Store(tmp_path) as store:
+        if before:
+            stored(store, rows=before)
+        monkeypatch.setattr("masque.data.store.sync", disk)
+        with pytest.raises(MasqueError, match="may not last: Input/output error") as raised:
+            stored(store, rows=7, replace=bool(before))
+        assert "--replace" in raised.value.hint
+        assert np.array_equal(store.rows("a"), table(7)[1])
+        assert len(list((tmp_path / "shares").iterdir())) == 1 + bool(before)
+        disk.fails = False
+        words = stored(store, rows=8, replace=True)
+    with Store(tmp_path) as store:
+        assert np.array_equal(store.rows("a"), words) and store.damaged == ()
+        assert len(list((tmp_path / "shares").iterdir())) == 1
+
+
+def test_what_a_crash_left_half_written_is_gone_after_the_next_start(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        stored(store)
+    for folder in ("", "jobs", "approvals", "opened", "datasets", "kept", "checkpoints/job-1"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f"{BESIDE}0123").write_bytes(b"half")
+    (tmp_path / "kept" / f"{BESIDE}4567").mkdir()
+    (tmp_path / "kept" / f"{BESIDE}4567" / "job.json").write_bytes(b"half")
+    with Store(tmp_path) as store:
+        assert not [path for path in files(tmp_path) if BESIDE in path]
+        assert np.array_equal(store.rows("a"), table()[1])

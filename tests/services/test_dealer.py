@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from threading import Thread
 
 import pytest
+from annotated_types import MaxLen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from masque.errors import (
     Conflict,
     JobFailed,
     MasqueError,
+    NotFound,
     ProtocolError,
     Refused,
     Unavailable,
@@ -27,6 +30,7 @@ from masque.wire.material import Item, Unpacker, pack, seed_message
 from services.dealer.dealing import Dealing, Pace
 from services.dealer.outbox import Outbox
 from services.dealer.register import Entry, Register
+from services.dealer.service import PARTIES, DealerService, threads
 from tests.jobs.examples import bound, job, table
 from tests.services.handmade import compile_handmade
 
@@ -223,16 +227,102 @@ def test_a_stream_is_given_out_once() -> None:
         dealing.join("party-0")
 
 
-def test_a_missing_party_is_named_after_the_deadline() -> None:
-    dealing, ending = started(Pace(patience=0.3))
-    into: list[Material] = []
-    thread = drained(dealing.join("party-0"), into)
-    assert ending.happened.wait(5)
-    thread.join(5)
-    assert isinstance(ending.error, Unavailable) and "party-1" in str(ending.error)
-    with pytest.raises(Unavailable, match="party-1"):
-        dealing.join("party-1")
-    assert [message.seed for message in into][1:] == []
+def test_a_party_may_prepare_for_longer_than_the_others_and_the_dealer() -> None:
+    dealing, ending = started(Pace(patience=0.1))
+    into: dict[str, list[Material]] = {"party-0": [], "party-1": []}
+    first = drained(dealing.join("party-0"), into["party-0"])
+    assert not ending.happened.wait(0.6)
+    assert not dealing.deserted(0.1)
+    second = drained(dealing.join("party-1"), into["party-1"])
+    for thread in (first, second):
+        thread.join(20)
+    assert ending.happened.wait(5) and ending.error is None
+
+
+class Caller:
+    """The context of a call, as far as the dealer asks for it."""
+
+    def __init__(self) -> None:
+        self.active = True
+        self.heard: list[Callable[[], None]] = []
+
+    def is_active(self) -> bool:
+        return self.active
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        self.heard.append(callback)
+        return True
+
+    def leave(self) -> None:
+        self.active = False
+        for callback in self.heard:
+            callback()
+
+
+def awaiting(service: DealerService, job_id: str, caller: Caller, into: list[object]) -> Thread:
+    def ask() -> None:
+        try:
+            into.append(service._announced(job_id, 1, "party-0", caller))  # type: ignore[arg-type]
+        except MasqueError as error:
+            into.append(error)
+
+    thread = Thread(target=ask)
+    thread.start()
+    return thread
+
+
+def test_a_party_that_is_quicker_than_the_dealer_waits_until_it_has_compiled() -> None:
+    service = DealerService("dealer", compile=compile_handmade, pace=Pace(patience=0.1))
+    found: list[object] = []
+    thread = awaiting(service, "job-1", Caller(), found)
+    time.sleep(0.5)
+    assert found == []
+    service._prepare(a_job())
+    thread.join(20)
+    assert isinstance(found[0], Entry)
+    service.close()
+
+
+def test_who_waits_for_a_job_that_never_comes_waits_until_he_leaves_and_for_so_many_only() -> None:
+    service = DealerService("dealer", compile=compile_handmade, jobs=2)
+    callers, found = [Caller(), Caller()], list[object]()
+    threads = [awaiting(service, "job-9", caller, found) for caller in callers]
+    time.sleep(0.2)
+    awaiting(service, "job-9", Caller(), found).join(20)
+    assert isinstance(found.pop(), NotFound)
+    callers[0].leave()
+    threads[0].join(20)
+    assert isinstance(found.pop(), NotFound)
+    service.drain(5.0)
+    threads[1].join(20)
+    assert isinstance(found.pop(), Unavailable)
+
+
+def test_an_attempt_that_nobody_comes_for_makes_room_for_another_job() -> None:
+    service = DealerService("dealer", compile=compile_handmade, jobs=1, pace=Pace(patience=0.3))
+    service._prepare(a_job())
+    other = a_job(job_id="job-2")
+    with pytest.raises(Refused, match="1 jobs"):
+        service._prepare(other)
+    time.sleep(0.4)
+    service._prepare(a_job(2))  # of the same job, in its own place
+    with pytest.raises(Refused, match="1 jobs"):
+        service._prepare(other)
+    time.sleep(0.4)
+    service._prepare(other)
+    with pytest.raises(JobFailed, match="nobody has come") as raised:
+        service._announced("job-1", 2, "party-0", Caller())  # type: ignore[arg-type]
+    assert passing(raised.value)
+    service.close()
+
+
+@pytest.mark.parametrize("jobs", [1, 16])
+def test_streams_of_the_largest_jobs_leave_threads_for_everything_else(jobs: int) -> None:
+    limit = next(
+        m.max_length for m in BoundJob.model_fields["parties"].metadata if isinstance(m, MaxLen)
+    )
+    assert limit == PARTIES
+    assert threads(jobs) >= 2 * jobs * PARTIES + 8
 
 
 def test_a_party_that_leaves_ends_it_for_all_by_name() -> None:

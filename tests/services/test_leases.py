@@ -169,3 +169,20 @@ def test_what_they_are_about_is_told_in_words_and_briefly() -> None:
     assert one.startswith("party-1 \N{REPLACEMENT CHARACTER}[31mxx") and len(one) == 208
     assert two == "party-2 waits for material of dealer"
     assert leases.doing(frozenset({"party-3"})) == ""
+
+
+def preparing(worked: int, doing: str = "compiles the job") -> RoundProgress:
+    return RoundProgress(doing=doing, worked=worked)
+
+
+def test_who_prepares_and_hangs_is_late_though_he_lives() -> None:
+    leases, clock = granted()
+    beat(leases, clock, {peer: preparing(7) for peer in PARTIES}, STALLED + 1)
+    assert leases.late(PARTIES) == Late("party-1", "no progress for 65 s: compiles the job")
+
+
+def test_who_prepares_and_computes_may_take_longer_than_a_lease() -> None:
+    leases, clock = granted()
+    for worked in range(20):
+        beat(leases, clock, {peer: preparing(worked) for peer in PARTIES}, LEASE / 2)
+        assert leases.late(PARTIES) is None

@@ -114,6 +114,7 @@ class _Method:
 
     def with_call(self, request: Any, *more: Any, **named: Any) -> tuple[Any, Call]:
         call = self.future(request, *more, **named)
+        call.awaited = True
         return call.answer(), call
 
     def __call__(self, request: Any, *more: Any, **named: Any) -> Any:
@@ -162,6 +163,8 @@ class Call(grpc.RpcError, grpc.Call, Future):
         listener = self.network.listeners.get(channel.address)
         self.target = listener.host.name if listener else channel.address
         self.status: Status | None = None
+        self.awaited = False
+        """Whether its caller waits, who is told of every end by gRPC's `_InactiveRpcError`."""
         self.responses = _Stream((4 << 20) if method == EXCHANGE else WINDOW)
         self.requests = _Stream(WINDOW)
         self._done = locks.Event()
@@ -327,7 +330,7 @@ class Call(grpc.RpcError, grpc.Call, Future):
         if not self._done.wait(timeout):
             raise grpc.FutureTimeoutError
         assert self.status is not None
-        if self.status[0] is CANCELLED:
+        if self.status[0] is CANCELLED and not self.awaited:
             raise grpc.FutureCancelledError
         return self.answer()
 

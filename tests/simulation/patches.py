@@ -27,7 +27,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from greenlet import getcurrent
 
-from masque.wire import memory, pinned, preflight, server
+from masque.wire import heartbeat, memory, pinned, preflight, server
 from masque.wire.identity import Identity
 from masque.wire.tls import Credentials
 from tests.simulation import calls, databases, locks, servers, threads, watching
@@ -267,6 +267,7 @@ def simulated() -> Iterator[None]:
             (ec, "ECDSA", _Deterministic),
             (ec, "generate_private_key", _key),
             (x509, "CertificateBuilder", _Builder),
+            (heartbeat, "thread_clock", lambda: lambda: 0.0),
             (memory, "give_back_soon", lambda seconds=0.0: None),
             (memory, "of_this_machine", lambda: 8 << 30),
             (server, "INSTALLED", 3600.0),
