@@ -309,11 +309,12 @@ def _files(trusted: Project, folder: Path) -> Iterator[Decoder]:
         return results.opened(path.stem)
 
     def asked(path: Path) -> object:
-        found = Approvals(path.parent, None, "ann")  # type: ignore[arg-type]
+        found = Approvals(path.parent, book, "ann")
         found.forget(path.stem, "nobody")
         return [(case.missing, case.denied) for case in found.waiting("dr-weber")]
 
     own = trusted.credentials("party", "ann")
+    book = ledger.Ledger(folder / "words", time.time, ledgers.signer_of(own))
     waits = {
         "job_id": "j",
         "subject": "ab" * 32,
