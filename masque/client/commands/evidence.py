@@ -189,5 +189,6 @@ def _about(line: Line) -> tuple[Any, ...]:
         return entry["job"], f"by {entry['by']}{why}", "", ""
     if line.kind == "deleted":
         how = "replaced" if entry["replaced"] else "deleted"
-        return entry["dataset"], f"{how} by {entry['by']}", "", ""
+        told = ", if it is true: its description was changed on disk" * bool(entry.get("changed"))
+        return entry["dataset"], f"{how} by {entry['by']}{told}", "", ""
     return "", "", "", ""
