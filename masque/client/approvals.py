@@ -134,7 +134,7 @@ def described(waiting: Waiting) -> dict[str, Any]:
         "metrics_to": list(spec.reveal.to),
         "output": spec.model_output.kind,
         "output_to": list(spec.model_output.sealed_to or ()),
-        "privacy": spec.privacy.model_dump(mode="json") if spec.privacy else None,
+        "privacy": program.release.promise if program.release else None,
         "bits": by_program(program, spec.privacy).bits,
         "waits_for": waiting.waits_for,
         "said": waiting.said,
@@ -165,7 +165,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"  its model {ends.get(found['output'], found['output'])}"
     privacy = found["privacy"]
     yield (
-        f"  with differential privacy: epsilon {privacy['epsilon']:g}, delta {privacy['delta']:g}"
+        f"  with differential privacy: epsilon {privacy['epsilon']:g}, delta {privacy['delta']:g},"
+        f" sensitivity {privacy['sensitivity']:.4g}"
         if privacy
         else "  without differential privacy"
     )

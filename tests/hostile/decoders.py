@@ -356,11 +356,12 @@ def _files(trusted: Project, folder: Path) -> Iterator[Decoder]:
 
 
 def _books(trusted: Project, folder: Path) -> Iterator[Decoder]:
-    trust, job = trusted.authority.trust, examples.bound(parties=["ann", "ben"])
+    trust, job = trusted.authority.trust, examples.bound(parties=["ann", "ben"], attempt=2)
     told = []
     for name in job.parties:
         own = trusted.credentials("party", name)
         book = ledger.Ledger(folder / f"book-{name}", time.time, ledgers.signer_of(own))
+        book.record(job.job_id, 1, "stop", 1, ("ann", "ben"))
         book.record(job.job_id, job.attempt, "weights", 640, ("analyst",))
         told.append(receipts.make_statement(job, bytes(32), {}, book, own, time.time()))
     sample = json.dumps(receipts.join(job, told, trust).content).encode()
