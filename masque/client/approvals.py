@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from masque.client.services import BRIEF, Peer
-from masque.errors import NotFound, ProtocolError
+from masque.errors import InputError, NotFound, ProtocolError, Refused
 from masque.jobs.bound import BoundJob, read_bound
 from masque.jobs.disclosed import by_program
 from masque.jobs.fit import SharedTable
 from masque.v1 import party_pb2 as messages
 from masque.wire.conditions import read_statement
 from masque.wire.failures import clean
+
+SHORTEST, SHOWN = 8, 32
+"""Digits of a job's digest: that tell jobs apart, at least, and that are shown."""
 
 LONGEST = 300
 """Characters that are shown of what somebody has said."""
@@ -72,6 +76,31 @@ def find(parties: Sequence[Peer], job_id: str) -> Waiting:
     )
 
 
+def check_digest(digest: str) -> str:
+    """The first digits of a job's digest, as they are compared. Raises InputError."""
+    if not re.fullmatch(f"[0-9a-f]{{{SHORTEST},64}}", digest.lower()):
+        raise InputError(
+            f"{digest[:80]!r} is no digest of a job.",
+            hint=f"Give --digest at least {SHORTEST} of the digits that `masque approve` shows.",
+        )
+    return digest.lower()
+
+
+def check_same(what: Waiting, digest: str) -> None:
+    """Is it the job that somebody has read, of whose digest these are the first digits?
+
+    Raises Refused. A coordinator can put another job under an id that waits.
+    """
+    job = what.job
+    if not job.subject().hex().startswith(digest):
+        raise Refused(
+            f"Job {job.job_id} is another now than the one with the digest {digest}.",
+            hint=f"Nothing was said. Look at it again: masque approve {job.job_id}",
+            job=job.job_id,
+            digest=digest,
+        )
+
+
 def say(parties: Sequence[Peer], what: Waiting, *, yes: bool, reason: str = "") -> dict[str, Any]:
     """Our word on a job, at every party that waits for it; who must still say yes, by party."""
     still = {}
@@ -94,6 +123,7 @@ def described(waiting: Waiting) -> dict[str, Any]:
     openings = [{"name": o.name, "bits": o.bits, "to": list(o.to)} for o in program.openings]
     return {
         "job": job.job_id,
+        "digest": job.subject().hex()[:SHOWN],
         "subject": job.subject().hex(),
         "client": job.client,
         "datasets": [_dataset(table) for table in job.shared],
@@ -104,7 +134,7 @@ def described(waiting: Waiting) -> dict[str, Any]:
         "metrics_to": list(spec.reveal.to),
         "output": spec.model_output.kind,
         "output_to": list(spec.model_output.sealed_to or ()),
-        "privacy": spec.privacy.model_dump(mode="json") if spec.privacy else None,
+        "privacy": program.release.promise if program.release else None,
         "bits": by_program(program, spec.privacy).bits,
         "waits_for": waiting.waits_for,
         "said": waiting.said,
@@ -116,6 +146,7 @@ def described(waiting: Waiting) -> dict[str, Any]:
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """The same in words."""
     yield f"Job {found['job']}, submitted by {found['client']}"
+    yield f"  digest {found['digest']}"
     for table in found["datasets"]:
         owner = f" of {table['owner']}" if table["owner"] else ""
         yield f"  reads {table['name']}{owner}: {table['rows']:,} rows"
@@ -134,7 +165,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"  its model {ends.get(found['output'], found['output'])}"
     privacy = found["privacy"]
     yield (
-        f"  with differential privacy: epsilon {privacy['epsilon']:g}, delta {privacy['delta']:g}"
+        f"  with differential privacy: epsilon {privacy['epsilon']:g}, delta {privacy['delta']:g},"
+        f" sensitivity {privacy['sensitivity']:.4g}"
         if privacy
         else "  without differential privacy"
     )

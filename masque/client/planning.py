@@ -151,19 +151,22 @@ def plan(spec: JobSpec, tables: Iterable[SharedTable], parties: int, machine: Ma
 def privacy_of(bound: BoundJob, program: Program) -> dict[str, float]:
     """What is promised about the model of a job, and the noise in it; nothing without privacy.
 
-    `noise` is that of all parties together on each weight, as trained (columns by their ranges);
-    `score_noise` what it may do to a score.
+    `sensitivity`: how far one row moves the weights at most; `most_sensitivity`: how far the job
+    lets it, if it says so. `noise` is that of all parties together on each weight, as trained
+    (columns by their ranges); `score_noise` what it may do to a score.
     """
     from masque.jobs.compile import task_of
     from masque.ml.privacy import advantage_bound, score_noise
 
-    found = program.release
-    if found is None:
+    found, asked = program.release, bound.spec.privacy
+    if found is None or asked is None:
         return {}
+    declared = {} if asked.sensitivity is None else {"most_sensitivity": asked.sensitivity}
     return {
         "epsilon": found.epsilon,
         "delta": found.delta,
         "sensitivity": found.sensitivity,
+        **declared,
         "noise_of_a_party": found.sigma,
         "noise": found.sigma * len(bound.parties) ** 0.5,
         "score_noise": score_noise(task_of(bound), found),
@@ -176,9 +179,13 @@ def privacy_lines(found: Mapping[str, float]) -> list[str]:
     """The same in words."""
     if not found:
         return []
+    from masque.ml.privacy import rounded_up
+
+    most = found.get("most_sensitivity")
     return [
         f"Privacy: epsilon {found['epsilon']:g}, delta {found['delta']:g}. One row moves the"
-        f" weights by {found['sensitivity']:.4g} at most.",
+        f" weights by {rounded_up(found['sensitivity'])} at most"
+        + (f"; the job allows {most:g}." if most is not None else "."),
         f"Noise: {found['noise']:.4g} on each weight ({found['noise_of_a_party']:.4g} from each"
         f" party; weights are limited to {found['weight_bound']:g}), up to"
         f" {found['score_noise']:.4g} on a score.",

@@ -3,6 +3,9 @@
 <directory>/<job>/job.json                  the bound job: public
 <directory>/<job>/<attempt>-<round>.share   this party's shares before training round `round`
 
+Only an attempt that has begun and has not ended writes any (`Checkpoints.begin`, `end`): a worker
+that is late harms no newer attempt, and what was forgotten stays so.
+
 A checkpoint is sealed with the store's key to its place, which also tells whether it is whole, and
 there at once or not at all. Beside the newest, the one before it stays: another party may not have
 come as far. A checkpoint that cannot be read is lost, and no more: the job begins anew.
@@ -51,19 +54,35 @@ class Checkpoints:
     def __init__(self, directory: Path, key: StoreKey) -> None:
         self._directory, self._key = directory, key
         self._lock = RLock()
+        self._begun: dict[str, int] = {}  # of each job the attempt that may write
         make_directory(directory)
         tidy(directory)
 
-    def write(self, checkpoint: Checkpoint, job: bytes, before: tuple[int, int] | None) -> None:
+    def begin(self, job: str, attempt: int) -> None:
+        """From now on this attempt of `job` may write, and no earlier one."""
+        with self._lock:
+            self._begun[job] = max(attempt, self._begun.get(job, attempt))
+
+    def end(self, job: str, attempt: int) -> None:
+        """This attempt is over, and writes no more; what it has written stays."""
+        with self._lock:
+            if self._begun.get(job) == attempt:
+                del self._begun[job]
+
+    def write(self, checkpoint: Checkpoint, job: bytes, before: tuple[int, int] | None) -> bool:
         """Store a checkpoint of `job` (canonical JSON); returns once it is on disk.
 
-        Of the others only that of `before`, an attempt and a round, is left. Errors: MasqueError.
+        Of the others only that of `before`, an attempt and a round, is left. False, and nothing
+        happens, if its attempt is not the one that has begun: it has ended, a newer one has begun,
+        or the job was forgotten. Errors: MasqueError.
         """
         folder = self._directory / checkpoint.job
         name = _name(checkpoint.attempt, checkpoint.round)
         sealed = seal(_encoded(checkpoint), self._key, place(self._directory, folder.name, name))
         try:
             with self._lock:
+                if self._begun.get(checkpoint.job) != checkpoint.attempt:
+                    return False
                 if not folder.exists():
                     folder.mkdir(mode=0o700)
                     sync(self._directory)
@@ -80,14 +99,7 @@ class Checkpoints:
                 hint="Free space at the party: the job goes on from the last one.",
                 job=checkpoint.job,
             ) from None
-
-    def withdraw(self, job: str, attempt: int, round: int) -> None:
-        """Destroy one checkpoint, of which nobody has been told."""
-        folder = self._directory / job
-        with self._lock:
-            (folder / _name(attempt, round)).unlink(missing_ok=True)
-            if not any(folder.glob(f"*{_SUFFIX}")):
-                self.forget(job)
+        return True
 
     def read(self, job: str, attempt: int, round: int) -> Checkpoint:
         """A checkpoint. Errors: NotFound; MasqueError if it is damaged."""
@@ -115,12 +127,10 @@ class Checkpoints:
             raise NotFound(f"no checkpoint of job {job} is kept here.", job=job) from None
 
     def forget(self, job: str) -> None:
-        """Destroy the checkpoints of a job, if there are any."""
-        folder = self._directory / job
+        """Destroy the checkpoints of a job, if there are any; no attempt adds one."""
         with self._lock:
-            if folder.exists():
-                shutil.rmtree(folder, ignore_errors=True)
-                sync(self._directory)
+            self._begun.pop(job, None)
+            self._remove(job)
 
     def sweep(self, keep: Callable[[bytes, float], bool]) -> list[str]:
         """Destroy the checkpoints of jobs that `keep(job, written)` does not want; which these are.
@@ -135,9 +145,15 @@ class Checkpoints:
                 except NotFound:
                     job = b""
                 if not keep(job, at):
-                    self.forget(name)
+                    self._remove(name)
                     gone.append(name)
         return gone
+
+    def _remove(self, job: str) -> None:
+        folder = self._directory / job
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            sync(self._directory)
 
 
 def change_key(directory: Path, old: StoreKey, new: StoreKey) -> None:

@@ -93,9 +93,9 @@ def sync(directory: Path) -> None:
 
 
 def damaged(dataset: str) -> MasqueError:
-    """The error for a data set whose files are not what was committed."""
+    """The error for a data set whose files are not what was committed, under the store's key."""
     return MasqueError(
-        f"the stored data set {dataset!r} is damaged or cut short.",
+        f"the stored data set {dataset!r} is damaged, cut short, or was changed by somebody.",
         hint="Delete it, and share the data again.",
         dataset=dataset,
     )

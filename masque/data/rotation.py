@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from masque.data.disk import create, damaged, lock, replace, sync
 from masque.data.kept import rekey
 from masque.data.keys import StoreKey, ask_agent, load_key, next_key
 from masque.data.pages import PageWriter
-from masque.data.upload import ALL_SEALED, Entry
+from masque.data.upload import Entry
 from masque.errors import InputError, MasqueError
 
 
@@ -71,6 +71,7 @@ def rotate(
             ]
             kept = rekey(directory / "kept", [old], new)
             change_key(directory / "checkpoints", old, new)
+            _seal_anew(directory / "deleted", old, new)
             if not next_key_command:
                 os.replace(next_key(path), path)
                 sync(path.parent)
@@ -114,20 +115,29 @@ def _entries(names: Path) -> list[Entry]:
     return found
 
 
+def _seal_anew(gone: Path, old: StoreKey, new: StoreKey) -> None:
+    """Descriptions of what was deleted and waits to be noted, if they are what was stored."""
+    for path in gone.glob("*.json"):
+        with suppress(ValidationError):
+            entry = Entry.model_validate_json(path.read_bytes())
+            if entry.intact(old):
+                replace(path, entry.sealed(new).model_dump_json().encode())
+
+
 def _encrypt_anew(directory: Path, entry: Entry, old: StoreKey, new: StoreKey) -> bool:
     """Change one data set over; False if it was before. Errors: MasqueError, OSError."""
-    if entry.key_name == new.name:
-        return False
-    if entry.key_name != old.name:
+    if entry.key_name not in (old.name, new.name):
         raise MasqueError(
             f"the data set {entry.name!r} was stored under another key.",
             hint="Put the right key file there.",
             dataset=entry.name,
         )
     shares = directory / "shares"
-    never_sealed = not entry.seal and not (directory / "datasets" / ALL_SEALED).exists()
-    if not (never_sealed or entry.intact(old)):
+    done = entry.key_name == new.name
+    if not entry.intact(new if done else old):
         raise damaged(entry.name)
+    if done:
+        return False
     folder = shares / secrets.token_hex(16)
     folder.mkdir(mode=0o700)
     try:

@@ -3,7 +3,8 @@
     <directory>/key                     encrypts the shares, unless it lies elsewhere
     <directory>/lock                    held by the one process that uses the store
     <directory>/datasets/<name>.json    what is visible: description, owner, conditions, folder;
-                                        with a seal, so that a change is noticed
+                                        under a seal by the key: without it, whoever can write
+                                        here and has no key could make us believe anything
     <directory>/shares/<random>/        rows.u64 (the share matrix), identifiers.u64 (4 words),
                                         commitment.key (see `commitments`)
     <directory>/deleted/<random>.json   what has gone and is not yet in the ledger
@@ -45,12 +46,11 @@ from masque.data.disk import (
     tidy,
     unwritable,
 )
-from masque.data.disk import replace as put
 from masque.data.keys import StoreKey, store_key
 from masque.data.pages import stored_size
 from masque.data.spool import FileRows
 from masque.data.table import TableInfo
-from masque.data.upload import ALL_SEALED, Entry, Writer, check_name
+from masque.data.upload import Entry, Writer, check_name
 from masque.errors import Conflict, InputError, MasqueError, NotFound, Refused
 from masque.mpc.types import Shape
 
@@ -385,23 +385,9 @@ class Store:
                 )
 
     def _check_seals(self) -> None:
-        """Data sets of versions without seals are sealed once; from then on, none lacks one."""
-        marker = self._names / ALL_SEALED
-        if not marker.exists():
-            for name, entry in list(self._entries.items()):
-                if not entry.seal and not entry.conditions:
-                    sealed = self._entries[name] = entry.sealed(self._key)
-                    self._put(self._names / f"{name}.json", sealed.model_dump_json().encode())
-            self._put(marker, b"")
+        """What lacks a true seal cannot be used: nothing tells an old entry from a forged one."""
         for name in [name for name, e in self._entries.items() if not e.intact(self._key)]:
             self._damaged[name] = self._entries.pop(name)
-
-    @staticmethod
-    def _put(path: Path, content: bytes) -> None:
-        try:
-            put(path, content)
-        except OSError as error:
-            raise unwritable(path, error) from None
 
     def _whole(self, name: str, entry: Entry) -> bool:
         folder = self._shares / entry.folder

@@ -25,8 +25,6 @@ from masque.errors import InputError, MasqueError, ProtocolError
 ROWS = "rows.u64"
 IDENTIFIERS = "identifiers.u64"
 COMMITMENT = "commitment.key"
-ALL_SEALED = ".sealed"
-"""Beside the descriptions of data sets, once none of them lacks a seal."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -45,9 +43,8 @@ def check_name(name: str) -> str:
 class Entry(BaseModel):
     """One visible data set. `upload_id` is the same at all parties of one upload.
 
-    `commitment` is that to the share (`masque.data.commitments`); empty for data sets that were
-    stored by versions of Masque without any. `conditions`: what its owner has signed, if anything.
-    `seal`: of all the rest, by the store's key.
+    `commitment` is that to the share (`masque.data.commitments`). `conditions`: what its owner has
+    signed, if anything. `seal`: of all the rest, by the store's key; nothing is believed without.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

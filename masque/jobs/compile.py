@@ -90,7 +90,8 @@ def _privacy(job: BoundJob) -> Privacy | None:
             category = column.kind == "category"
             key = index, category, column.source if category else column.name
             longest[key] = max(longest.get(key, 0.0), column.bound)
-    return Privacy(spec.epsilon, spec.delta, sqrt(sum(bound**2 for bound in longest.values())))
+    norm = sqrt(sum(bound**2 for bound in longest.values()))
+    return Privacy(spec.epsilon, spec.delta, norm, spec.sensitivity)
 
 
 def _momentum(optimizer: OptimizerSpec) -> float:

@@ -15,7 +15,7 @@ import base64
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,7 +113,11 @@ class Ledger:
 
     def of(self, job: str, attempt: int) -> list[Line]:
         """The lines with what an attempt of a job has disclosed."""
-        return [line for line in self.lines() if discloses(line, job, attempt)]
+        return [line for line in self.lines() if discloses(line, job, (attempt,))]
+
+    def before(self, job: str, attempt: int) -> list[Line]:
+        """Those with what earlier attempts of the job have disclosed."""
+        return [line for line in self.lines() if discloses(line, job, range(attempt))]
 
     def _note(self, entry: dict[str, Any]) -> None:
         with self._lock, self._disk():
@@ -231,10 +235,12 @@ class _Disk:
             ) from None
 
 
-def discloses(line: Line, job: str, attempt: int) -> bool:
-    """Whether the line has something that this attempt of a job has opened."""
+def discloses(line: Line, job: str, attempts: Container[int]) -> bool:
+    """Whether the line has something that one of these attempts of a job has opened."""
     entry = line.entry
-    return line.kind == chain.OPENED and (entry.get("job"), entry.get("attempt")) == (job, attempt)
+    if line.kind != chain.OPENED or entry.get("job") != job:
+        return False
+    return entry.get("attempt") in attempts
 
 
 def disclosure(line: Line) -> Disclosure:

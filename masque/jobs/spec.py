@@ -158,10 +158,14 @@ class OutputSpec(Section):
 
 
 class PrivacySpec(Section):
-    """Noise in the weights, so that the model is (epsilon, delta)-differentially private."""
+    """Noise in the weights, so that the model is (epsilon, delta)-differentially private.
+
+    `sensitivity`: no row moves the weights further, in Euclidean norm, or the job is refused.
+    """
 
     epsilon: Annotated[Real, Field(ge=0.001, le=100)] = Field(examples=["1.0"])
     delta: Annotated[Real, Field(ge=1e-15, le=0.01)] = Field(examples=["1e-6"])
+    sensitivity: Annotated[Real, Field(gt=0, le=1e9)] | None = None
 
 
 class JobSpec(Section):

@@ -12,6 +12,7 @@ doubles do, and the one place with logarithms, `noise_multiplier`, rounds up to 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import ROUND_CEILING, Context
 from math import ceil, exp, expm1, floor, log, log1p, sqrt
 
 import numpy as np
@@ -51,14 +52,30 @@ def check_rates(task: Task) -> None:
 
 
 def release(task: Task, limits: Bounds, factors: Factors) -> Release:
-    """The noise of a task with privacy, whose rates were checked."""
+    """The noise of a task with privacy, whose rates were checked.
+
+    SpecError if one row may move the weights further than the job says.
+    """
     assert task.privacy is not None
     epsilon, delta = task.privacy.epsilon, task.privacy.delta
-    moved = sensitivity(task, limits, factors)
+    moved, most = sensitivity(task, limits, factors), task.privacy.sensitivity
+    if most is not None and moved > most:
+        raise SpecError(
+            f"One row may move the weights by {rounded_up(moved)}, and the job says that it moves"
+            f" them by {most} at most.",
+            hint=f"Raise privacy.sensitivity to {rounded_up(moved)}, or train less: fewer epochs, a"
+            " lower learning rate, more model.l2, larger batches or more rows.",
+            field="privacy.sensitivity",
+        )
     ulp = 2.0**-limits.weight_scale
     whole = ceil(noise_multiplier(epsilon, delta) * moved / ulp)
     values = task.columns * task.classes
     return Release(epsilon, delta, moved, whole * ulp, values, task.model_to)
+
+
+def rounded_up(value: float) -> str:
+    """A positive number in four digits, as they are shown: never less than it is."""
+    return f"{Context(prec=4, rounding=ROUND_CEILING).create_decimal_from_float(value):g}"
 
 
 def score_noise(task: Task, found: Release) -> float:

@@ -35,11 +35,15 @@ class EarlyStop:
 
 @dataclass(frozen=True, slots=True)
 class Privacy:
-    """Differential privacy of the weights; no row of encoded features is longer than `row_norm`."""
+    """Differential privacy of the weights; no row of encoded features is longer than `row_norm`.
+
+    `sensitivity`: how far one row may move the weights at most; None: as far as it does.
+    """
 
     epsilon: float
     delta: float
     row_norm: float
+    sensitivity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

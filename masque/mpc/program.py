@@ -75,6 +75,12 @@ class Release:
     values: int
     to: tuple[str, ...]
 
+    @property
+    def promise(self) -> dict[str, float]:
+        """What receipts say of it."""
+        names = ("epsilon", "delta", "sensitivity", "sigma")
+        return {name: float(getattr(self, name)) for name in names}
+
     def __str__(self) -> str:
         return (
             f"release of the model with epsilon {self.epsilon:g}, delta {self.delta:g}, sensitivity"

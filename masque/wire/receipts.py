@@ -1,9 +1,10 @@
 """Run receipts: what every party of a job says it has run, read and disclosed, and signs.
 
 A party's statement has the digests of the bound job and of the program, versions, a commitment to
-each data set, all that was disclosed and to whom, and where that stands in its ledger. The receipt
-is the statements of all parties and the bound job itself: one JSON file, which the authority's
-certificate is enough to verify. Who relays it can leave it out, and change nothing in it.
+each data set, what is promised of each row, all that was disclosed and to whom by this attempt of
+the job and by those before it, and where all that stands in its ledger. The receipt is the
+statements of all parties and the bound job itself: one JSON file, which the authority's certificate
+is enough to verify. Who relays it can leave it out, and change nothing in it.
 
 **What a commitment proves.** `share` of a data set is HMAC-SHA256, under a random key that the
 party keeps to itself, of the share that the party was sent (`masque.data.commitments`). It hides
@@ -15,8 +16,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,9 @@ from masque.jobs import chain
 from masque.jobs.bound import BoundJob, read_bound
 from masque.jobs.chain import Head, Line
 from masque.jobs.conditions import Statement
-from masque.jobs.ledger import Ledger
+from masque.jobs.ledger import Ledger, discloses
 from masque.jobs.submission import Submission, submission_of
+from masque.mpc.program import Release
 from masque.version import __version__
 from masque.wire.certificates import read_der, utc_now, verify
 from masque.wire.conditions import believe, check_of_upload
@@ -40,13 +44,17 @@ from masque.wire.submissions import believe_submission, read_submission
 from masque.wire.tls import Credentials
 from masque.wire.trust import Trust
 
-FORMAT = "masque receipt 1"
+FORMAT = "masque receipt 2"
 OUTPUT = "receipt"
 """What a statement is called among the items that a party hands over; it is for nobody alone."""
 
-OWN = frozenset({"party", "time", "ledger", "versions"})
-"""In what the statements of two parties may differ, besides the commitments to their shares."""
+OWN = frozenset({"party", "time", "ledger", "versions", "earlier"})
+"""In what the statements of two parties may differ, besides the commitments to their shares.
 
+`earlier`, what earlier attempts have disclosed, differs where one of them met a crash.
+"""
+
+_PROMISED = ("epsilon", "delta", "sensitivity", "sigma")
 _SIGNED = b"masque receipt statement 1\x00"
 Json = Mapping[str, Any]
 
@@ -71,13 +79,30 @@ class Receipt:
 
     @property
     def disclosures(self) -> list[Json]:
-        """What was disclosed: `what`, `bits`, `to`."""
+        """What this attempt has disclosed: `what`, `bits`, `to`."""
         return list(self.parties[0]["disclosures"])
 
     @property
+    def earlier(self) -> list[Json]:
+        """What attempts before it have disclosed, as any party says: with the `attempt` as well."""
+        told: Counter[str] = Counter()
+        for party in self.parties:
+            told |= Counter(canonical_json(item).decode("ascii") for item in party["earlier"])
+        found = [json.loads(text) for text in told.elements()]
+        return sorted(found, key=lambda item: int(item["attempt"]))
+
+    @property
     def bits(self) -> int:
-        """Of all disclosures together, each counted once."""
-        return sum(int(item["bits"]) for item in self.disclosures)
+        """Of all disclosures together, those of earlier attempts too; each counted once."""
+        return sum(int(item["bits"]) for item in (*self.earlier, *self.disclosures))
+
+    @property
+    def privacy(self) -> Json | None:
+        """What is promised of each row: `epsilon`, `delta`, the `sensitivity` of the model to one
+        row, and the noise of each party, `sigma`. None for a job without privacy.
+        """
+        found: Json | None = self.parties[0]["privacy"]
+        return found
 
 
 def make_statement(
@@ -87,12 +112,14 @@ def make_statement(
     ledger: Ledger,
     credentials: Credentials,
     time: float,
+    release: Release | None = None,
 ) -> bytes:
     """What the party of `credentials` says of an attempt that is over, signed: JSON.
 
-    `program`: its digest; `shares`: the commitments to its shares, by data set.
+    `program`: its digest; `shares`: the commitments to its shares, by data set; `release`: of a
+    program with privacy.
     """
-    lines = ledger.of(job.job_id, job.attempt)
+    lines, earlier = ledger.of(job.job_id, job.attempt), ledger.before(job.job_id, job.attempt)
     head = ledger.head
     content = {
         "format": FORMAT,
@@ -112,9 +139,12 @@ def make_statement(
             }
             for table in job.shared
         ],
+        "privacy": release.promise if release else None,
         "disclosures": [_disclosed(line) for line in lines],
+        "earlier": [_earlier(line) for line in earlier],
         "ledger": {
             "entries": [[line.number, line.hash] for line in lines],
+            "earlier": [[line.number, line.hash] for line in earlier],
             "head": [head.number, head.hash],
         },
     }
@@ -167,7 +197,7 @@ def verify_receipt(content: Any, trust: Trust) -> Receipt:
             notes += _other_versions(statement, statements[0])
         due = submission_of(bound, found[0][0].project)
         believe_submission(bound.submission, due, trust)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):
         raise _bad("a part of it is missing or of the wrong kind") from None
     return Receipt(bound, statements, content, tuple(notes), conditions)
 
@@ -185,24 +215,28 @@ def check_ledger(receipt: Receipt, path: Path, trust: Trust) -> tuple[Identity, 
             hint="Give the ledgers of the job's parties.",
             file=str(path),
         )
-    for number, digest in (own[0]["ledger"]["head"], *own[0]["ledger"]["entries"]):
+    said, where = own[0], own[0]["ledger"]
+    for number, digest in (where["head"], *where["entries"], *where["earlier"]):
         check_head(ledger.chain, Head(number, digest), str(path))
-    entries = [ledger.chain.lines[number] for number, _ in own[0]["ledger"]["entries"]]
-    if [_disclosed(line) for line in entries] != own[0]["disclosures"]:
+    entries, earlier = (
+        [ledger.chain.lines[number] for number, _ in where[part]] for part in ("entries", "earlier")
+    )
+    told = [_disclosed(line) for line in entries], [_earlier(line) for line in earlier]
+    if told != (said["disclosures"], said["earlier"]):
         raise _bad(f"{path} has other disclosures than {ledger.party} has signed in the receipt")
-    upto = own[0]["ledger"]["head"][0]
-    _check_none_left_out(receipt.bound, ledger.chain.lines, entries, upto, path)
+    upto = where["head"][0]
+    _check_none_left_out(receipt.bound, ledger.chain.lines, [*entries, *earlier], upto, path)
     return ledger.party, ledger.notes
 
 
 def _check_none_left_out(
     bound: BoundJob, lines: tuple[Line, ...], entries: list[Line], upto: int, path: Path
 ) -> None:
+    """Of this attempt or one before it; later ones have receipts of their own."""
     told = {line.number for line in entries}
     for line in lines:
-        of_the_job = line.kind == chain.OPENED and line.entry.get("job") == bound.job_id
-        same = of_the_job and line.entry.get("attempt") == bound.attempt
-        if same and line.number not in told:
+        ours = discloses(line, bound.job_id, range(bound.attempt + 1))
+        if ours and line.number not in told:
             when = "before" if line.number <= upto else "after"
             raise chain.broken(
                 str(path), line.at, f"it has a disclosure made {when} the receipt, which omits it"
@@ -211,6 +245,10 @@ def _check_none_left_out(
 
 def _disclosed(line: Line) -> dict[str, Any]:
     return {key: line.entry.get(key) for key in ("what", "bits", "to")}
+
+
+def _earlier(line: Line) -> dict[str, Any]:
+    return {"attempt": line.entry.get("attempt"), **_disclosed(line)}
 
 
 def _verify_statement(item: Json, trust: Trust, notes: list[str]) -> tuple[Identity, Json]:
@@ -270,12 +308,43 @@ def _check_statement(bound: BoundJob, statement: Json, first: Json) -> None:
     for key in sorted((statement.keys() | first.keys()) - OWN - {"data"}):
         if statement[key] != first[key]:
             raise _bad(f"{party} and {first['party']} say different things about {key!r}")
-    head, entries = statement["ledger"]["head"], statement["ledger"]["entries"]
-    if len(entries) != len(statement["disclosures"]):
+    _check_privacy(bound, statement["privacy"], party)
+    where, earlier = statement["ledger"], statement["earlier"]
+    counts = len(statement["disclosures"]), len(earlier)
+    if (len(where["entries"]), len(where["earlier"])) != counts:
         raise _bad(f"{party} does not say where in its ledger each disclosure stands")
-    for number, digest in (head, *entries):
-        if type(number) is not int or type(digest) is not str:
+    for number, digest in (where["head"], *where["entries"], *where["earlier"]):
+        if type(number) is not int or number < 0 or type(digest) is not str:
             raise _bad(f"{party} names a line of its ledger by something else than number and hash")
+    for item in (*statement["disclosures"], *earlier):
+        _check_disclosure(item, party)
+    if not all(
+        type(item["attempt"]) is int and item["attempt"] < bound.attempt for item in earlier
+    ):
+        raise _bad(f"{party} tells as of an earlier attempt what was of none")
+
+
+def _check_disclosure(item: Json, party: str) -> None:
+    bits, to = item["bits"], item["to"]
+    if type(item["what"]) is not str or type(bits) is not int or bits < 0 or type(to) is not list:
+        raise _bad(f"{party} tells of a disclosure by something else than what, bits and to whom")
+    if not all(type(name) is str for name in to):
+        raise _bad(f"{party} tells of a disclosure to somebody without a name")
+
+
+def _check_privacy(bound: BoundJob, found: Json | None, party: str) -> None:
+    """Is it what the job asks for? How much one row moves the model, the parties have computed."""
+    asked = bound.spec.privacy
+    if asked is None or found is None:
+        if not (asked is None and found is None):
+            raise _bad(f"{party} promises another privacy than the job asks for")
+        return
+    if found.keys() != set(_PROMISED) or not all(type(n) is float for n in found.values()):
+        raise _bad(f"{party} tells of privacy by something else than {', '.join(_PROMISED)}")
+    most = inf if asked.sensitivity is None else asked.sensitivity
+    kept = (found["epsilon"], found["delta"]) == (asked.epsilon, asked.delta)
+    if not (kept and 0.0 < found["sensitivity"] <= most and 0.0 < found["sigma"] < inf):
+        raise _bad(f"{party} promises another privacy than the job asks for")
 
 
 def _other_versions(statement: Json, first: Json) -> list[str]:

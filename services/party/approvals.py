@@ -4,7 +4,8 @@
 
 A yes is for one job as a whole, with all its attempts: it names the job's subject, the digest of
 everything but the attempt. What is said is on disk and in the ledger before it counts. It can be
-taken back until the job has begun.
+taken back until the job has begun. A case is gone when its coordinator says that the job has ended,
+or after a while; a no is not: no job of this id begins any more, for as long as the ledger has it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -74,7 +75,9 @@ class Approvals:
     def __init__(self, directory: Path, ledger: Ledger, name: str) -> None:
         self._directory, self._ledger, self._name = directory, ledger, name
         self._lock = threading.Lock()
+        self._no: dict[str, dict[str, str]] = {}  # by job: who has said no last, and why
         make_directory(directory)
+        ledger.follow(self._remember)
 
     def missing(self, job: BoundJob, asked: Sequence[Sequence[str]]) -> list[str]:
         """Who could say the yes that a job still needs; nobody: it may begin.
@@ -141,14 +144,14 @@ class Approvals:
             return case
 
     def forget(self, job_id: str, coordinator: str) -> None:
-        """`coordinator` says that a job of its own has ended."""
+        """`coordinator` says that a job of its own has ended. A no that was said stays."""
         with self._lock:
             case = self._read(job_id)
             if case is not None and case.coordinator == coordinator:
                 self._path(job_id).unlink(missing_ok=True)
 
     def sweep(self, seconds: float) -> None:
-        """Forget what is older."""
+        """Forget what is older, but for every no."""
         with self._lock:
             for path in self._directory.glob("*.json"):
                 if time.time() - path.stat().st_mtime > seconds:
@@ -159,6 +162,8 @@ class Approvals:
         case, lists = self._read(job.job_id), [list(names) for names in asked]
         subject = job.subject().hex()
         if case is None:
+            for who, why in self._no.get(job.job_id, {}).items():
+                raise self._refused(job.job_id, who, why)
             if sum(1 for _ in self._directory.glob("*.json")) >= MOST:
                 raise Refused(
                     f"{MOST} jobs wait for somebody's yes at party {self._name!r}.",
@@ -185,16 +190,25 @@ class Approvals:
     def _missing(self, case: Case) -> list[str]:
         if case.denied is None:
             return case.missing
-        who, why = case.denied
-        raise Refused(
-            f"{self._name} refuses job {case.job_id}: {who!r} has said no"
+        raise self._refused(case.job_id, *case.denied)
+
+    def _refused(self, job_id: str, who: str, why: str) -> Refused:
+        return Refused(
+            f"{self._name} refuses job {job_id}: {who!r} has said no"
             + (f": {why.rstrip('.')}." if why else "."),
             hint=f"Ask {who!r}, and submit another job.",
             party=self._name,
             rule="approval",
             by=who,
-            job=case.job_id,
+            job=job_id,
         )
+
+    def _remember(self, entry: Mapping[str, Any]) -> None:
+        """An entry of the ledger: there is one for every word, before it counts."""
+        if entry["kind"] == DENIED:
+            self._no.setdefault(str(entry["job"]), {})[str(entry["by"])] = str(entry["reason"])
+        elif entry["kind"] == APPROVED:
+            self._no.get(str(entry["job"]), {}).pop(str(entry["by"]), None)
 
     def _all(self) -> Iterator[Case]:
         for path in sorted(self._directory.glob("*.json")):

@@ -132,7 +132,8 @@ class Attempt:
         return f"Attempt({self.job.job_id}, {self.job.attempt})"
 
     def start(self) -> None:
-        """Let the dealer's stream begin, so that dealing runs ahead."""
+        """Let the dealer's stream begin, so that dealing runs ahead; checkpoints are ours now."""
+        self._doors.checkpoints.begin(self.job.job_id, self.job.attempt)
         self._doors.stock.start()
 
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
@@ -195,11 +196,10 @@ class Attempt:
             job.job_id, job.attempt, k + 1, self.stopped, job.subject(), party.state()
         )
         self._committing = True
-        self._doors.checkpoints.write(state, job.canonical(), self._last)
+        kept = self._doors.checkpoints.write(state, job.canonical(), self._last)
         self._committing = False
-        if self._ended is not None:  # the job itself may be over, and its checkpoints destroyed
-            self._doors.checkpoints.withdraw(job.job_id, job.attempt, k + 1)
-            raise self._ended
+        if not kept or self._ended is not None:
+            raise self._ended or MasqueError(f"job {job.job_id} has been forgotten.")
         self._last = (job.attempt, k + 1)
         return True
 
@@ -299,6 +299,7 @@ class Attempt:
         with self._lock:
             first = self._ended is None
             self._ended = self._ended or error
+        self._doors.checkpoints.end(self.job.job_id, self.job.attempt)
         return first
 
     def _destroy(self, error: MasqueError) -> None:

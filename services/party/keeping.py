@@ -27,6 +27,7 @@ def note_deletions(store: Store, ledger: Ledger) -> None:
     """From now on, every data set that goes leaves a line in the ledger."""
 
     def note(entry: Entry, replaced: bool) -> None:
+        changed = {} if entry.intact(store.key) else {"changed": True}  # by whom, nobody can tell
         ledger.note(
             DELETED,
             dataset=entry.name,
@@ -38,6 +39,7 @@ def note_deletions(store: Store, ledger: Ledger) -> None:
             columns=entry.info.columns,
             table=table_digest(entry.info),
             share=entry.commitment,
+            **changed,
         )
 
     store.on_deletion(note)

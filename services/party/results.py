@@ -115,7 +115,9 @@ class Results:
     def receipt(self, job: BoundJob, program: Program, commitments: Mapping[str, str]) -> Sealed:
         """What this party has done for a job, signed; `commitments` to its shares by data set."""
         credentials, now = self._credentials.renewed(), time.time()
-        statement = make_statement(job, program.digest, commitments, self._ledger, credentials, now)
+        statement = make_statement(
+            job, program.digest, commitments, self._ledger, credentials, now, program.release
+        )
         return Sealed(OUTPUT, "", statement)
 
     def opened(self, job_id: str) -> tuple[bytes, list[Opened]]:

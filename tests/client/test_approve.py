@@ -61,6 +61,12 @@ def submitted(masque: Shell, files: Path, job_id: str, *more: str) -> Answer:
     return masque("train", files / "job.yaml", "--id", job_id, *more)
 
 
+def approved(masque: Shell, officer: Path, job_id: str) -> Answer:
+    """By somebody who has read it."""
+    digest = masque("approve", job_id, "--json", "--profile", officer).json["digest"]
+    return masque("approve", job_id, "--yes", "--digest", digest, "--profile", officer)
+
+
 def waits(masque: Shell, job_id: str, text: str) -> None:
     """Until `masque jobs` says so."""
     until = time.monotonic() + 60
@@ -93,7 +99,7 @@ def test_a_job_that_waits_for_a_yes_and_runs_once_it_is_said(
     waits(masque, "asks", "waits for a yes of officer at party-1, and of officer at party-2")
     assert "waits for a yes of officer" in masque("jobs").out
     assert masque("approve").out == "No job waits for your yes.\n"
-    stranger = masque("approve", "asks", "--yes")
+    stranger = masque("approve", "asks", "--yes", "--digest", "0" * 32)
     assert (stranger.code, stranger.error) == (
         9,
         "No job 'asks' waits for your yes at any party.",
@@ -106,7 +112,9 @@ def test_a_job_that_waits_for_a_yes_and_runs_once_it_is_said(
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     shown = masque("approve", "asks", *ours)
     assert shown.code == 0
-    assert "Job asks, submitted by analyst\n  reads left of analyst: 60 rows\n" in shown.out
+    told = f"Job asks, submitted by analyst\n  digest {found['digest']}\n"
+    assert f"{told}  reads left of analyst: 60 rows\n" in shown.out
+    assert told in masque("approve", *ours).out
     assert "    on conditions: clients: analyst" in shown.out
     assert "its model is sealed to analyst" in shown.out
     assert "party-2 waits for a yes of officer" in shown.out
@@ -115,7 +123,34 @@ def test_a_job_that_waits_for_a_yes_and_runs_once_it_is_said(
     assert masque("approve", "--yes", *ours).code == 3
     assert masque("approve", "asks", "--yes", "--deny", *ours).code == 3
 
-    said = masque("approve", "asks", "--yes", "--reason", "as agreed", *ours)
+    assert found["subject"].startswith(found["digest"]) and len(found["digest"]) == 32
+    blind = masque("approve", "asks", "--yes", *ours)
+    assert (blind.code, blind.error) == (
+        3,
+        "Your yes would be for whatever has the id asks by now.",
+    )
+    assert "give its digest: masque approve asks --yes --digest DIGITS" in blind.err
+    for short in (found["digest"][:7], "x" * 12, found["digest"] + "0" * 33):
+        assert (
+            "no digest of a job" in masque("approve", "asks", "--yes", "--digest", short, *ours).err
+        )
+    wrong = f"{int(found['digest'][:8], 16) ^ 1:08x}"
+    for word in ("--yes", "--deny"):
+        other = masque("approve", "asks", word, "--digest", wrong, *ours)
+        assert other.code == 4
+        assert other.error == f"Job asks is another now than the one with the digest {wrong}."
+        assert "Nothing was said. Look at it again: masque approve asks" in other.err
+    assert masque("approve", "asks", "--json", *ours).json == found, "nothing was said"
+    said = masque(
+        "approve",
+        "asks",
+        "--yes",
+        "--digest",
+        found["digest"][:8].upper(),
+        "--reason",
+        "as agreed",
+        *ours,
+    )
     assert said.out.endswith("\nasks: approved at party-1, party-2\n")
     watched = masque("watch", "asks")
     assert watched.code == 0 and "waits for a yes of officer" in watched.out
@@ -140,7 +175,7 @@ def test_what_a_receipt_says_of_conditions_is_what_their_owner_has_signed(
 ) -> None:
     assert submitted(masque, files, "signed").code == 0
     waits(masque, "signed", "officer")
-    assert masque("approve", "signed", "--yes", "--profile", officer).code == 0
+    assert approved(masque, officer, "signed").code == 0
     assert masque("watch", "signed").code == 0
     assert masque("result", "signed", "--out", tmp_path / "m.json").code == 0
     path = tmp_path / "signed.receipt.json"
@@ -181,7 +216,7 @@ def test_a_yes_is_taken_back_and_a_job_that_waits_is_cancelled(
     try:
         assert submitted(masque, files, "both").code == 0
         waits(masque, "both", "waits for a yes of analyst or officer at party-1")
-        said = masque("approve", "both", "--yes", "--profile", officer)
+        said = approved(masque, officer, "both")
         assert said.out.endswith("; it still waits for analyst\n")
         waits(masque, "both", "waits for a yes of analyst at party-1")
         (found,) = masque("approve", "--json", "--profile", officer).json["jobs"]
@@ -190,7 +225,7 @@ def test_a_yes_is_taken_back_and_a_job_that_waits_is_cancelled(
         assert no_longer_listed(masque, officer, "both")
         assert submitted(masque, files, "again").code == 0
         waits(masque, "again", "analyst or officer")
-        assert masque("approve", "again", "--yes", "--profile", officer).code == 0
+        assert approved(masque, officer, "again").code == 0
         assert masque("approve", "again", "--deny", "--profile", officer).code == 0
         assert masque("watch", "again").code == 7, "the last word counts"
     finally:

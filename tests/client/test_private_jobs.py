@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from masque.client.reading import read
+from masque.ml.privacy import rounded_up
+from masque.version import __version__
 from tests.client.shell import Shell
 
 JOB = """\
@@ -45,6 +47,23 @@ def test_a_private_model(
         answer = masque("result", f"private-{name}", "--out", out)
         assert answer.code == 0 and "Privacy: epsilon 1, delta 1e-06." in answer.out
         assert json.loads(out.read_text())["privacy"] == planned
+        receipt = tmp_path / f"private-{name}.receipt.json"
+        ledgers = sorted(home.glob("party-*/**/ledger.jsonl"))
+        checks = ["--authority", home / "authority" / "authority.pem"]
+        checks += [f"--ledger={path}" for path in ledgers]
+        proven = masque("receipt", "verify", receipt, *checks, "--json").json
+        assert proven["privacy"] == {
+            "epsilon": 1.0,
+            "delta": 1e-6,
+            "sensitivity": planned["sensitivity"],
+            "sigma": planned["noise_of_a_party"],
+        }
+        assert len(proven["program"]) == 64 and proven["earlier"] == []
+        assert [told["masque"] for told in proven["versions"].values()] == [__version__] * 2
+        told = masque("receipt", "verify", receipt, *checks).out
+        moved = rounded_up(planned["sensitivity"])
+        assert "privacy: epsilon 1, delta 1e-06; one row moves the weights by" in told
+        assert f"by {moved} at most" in told and f"by {moved} at most" in answer.out
         learned.append(read(out).arrays()["coefficients"])
     assert not np.array_equal(learned[0], learned[1]), "fresh noise"
 
@@ -70,5 +89,14 @@ def test_a_job_that_would_tell_more_is_refused(
     job.write_text(JOB.replace("learning_rate: 0.5", "learning_rate: 5"))
     answer = masque("plan", job)
     assert answer.code == 4 and "Lower training.optimizer.learning_rate to 0.5" in answer.err
+    job.write_text(JOB.replace("1e-6}", "1e-6, sensitivity: 0.01}"))
+    for command in ("plan", "train"):
+        answer = masque(command, job)
+        assert answer.code == 4 and "and the job says that it moves them by 0.01" in answer.err
+        assert "Raise privacy.sensitivity to 0." in answer.err
+    job.write_text(JOB.replace("1e-6}", "1e-6, sensitivity: 12.5}"))
+    assert " at most; the job allows 12.5." in masque("plan", job).out
+    assert masque("plan", job, "--json").json["privacy"]["most_sensitivity"] == 12.5
+    job.write_text(JOB.replace("learning_rate: 0.5", "learning_rate: 5"))
     answer = masque("train", job, "--watch")
     assert answer.code == 4 and "Lower training.optimizer.learning_rate to" in answer.err

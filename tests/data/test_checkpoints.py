@@ -38,6 +38,12 @@ def checkpoint(attempt: int = 1, round: int = 2, job: str = "job-1", **changes: 
     return Checkpoint(job, attempt, round, **fields)
 
 
+def write(kept: Checkpoints, found: Checkpoint, job: bytes, before: tuple[int, int] | None) -> None:
+    """As its attempt."""
+    kept.begin(found.job, found.attempt)
+    assert kept.write(found, job, before)
+
+
 def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
     assert (found.job, found.attempt, found.round) == (
         expected.job,
@@ -64,7 +70,7 @@ def files(directory: Path) -> set[str]:
 def test_a_checkpoint_comes_back_as_it_was_kept(
     kept: Checkpoints, tmp_path: Path, stopped: bool
 ) -> None:
-    kept.write(checkpoint(stopped=stopped), JOB, None)
+    write(kept, checkpoint(stopped=stopped), JOB, None)
     again = Checkpoints(tmp_path / "checkpoints", KEY)
     assert_same(again.read("job-1", 1, 2), checkpoint(stopped=stopped))
     assert again.job("job-1") == JOB
@@ -78,7 +84,7 @@ def test_a_checkpoint_comes_back_as_it_was_kept(
 
 
 def test_what_is_not_there_is_not_found(kept: Checkpoints) -> None:
-    kept.write(checkpoint(), JOB, None)
+    write(kept, checkpoint(), JOB, None)
     for job, attempt, round in (("job-1", 1, 3), ("job-1", 2, 2), ("job-2", 1, 2)):
         with pytest.raises(NotFound, match=f"no checkpoint {attempt}-{round}.share of job {job}"):
             kept.read(job, attempt, round)
@@ -91,7 +97,7 @@ def test_a_torn_checkpoint_is_an_error_and_never_a_number(
     kept: Checkpoints, tmp_path: Path, size: int
 ) -> None:
     """Cut at the places where a part of it ends, and beside them."""
-    kept.write(checkpoint(), JOB, None)
+    write(kept, checkpoint(), JOB, None)
     path = tmp_path / "checkpoints" / "job-1" / "1-2.share"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(MasqueError, match=r"checkpoints/job-1/1-2.share"):
@@ -107,7 +113,7 @@ def test_a_flipped_bit_is_an_error(
 ) -> None:
     directory = tmp_path_factory.mktemp("flipped")
     kept = Checkpoints(directory, KEY)
-    kept.write(checkpoint(), JOB, None)
+    write(kept, checkpoint(), JOB, None)
     path = directory / "job-1" / "1-2.share"
     content = bytearray(path.read_bytes())
     content[at % len(content)] ^= 1 << bit
@@ -120,8 +126,8 @@ def test_a_flipped_bit_is_an_error(
 def test_a_checkpoint_in_anothers_place_is_refused(
     kept: Checkpoints, tmp_path: Path, place: tuple[str, str]
 ) -> None:
-    kept.write(checkpoint(), JOB, None)
-    kept.write(checkpoint(job="job-2", round=7), JOB, None)
+    write(kept, checkpoint(), JOB, None)
+    write(kept, checkpoint(job="job-2", round=7), JOB, None)
     folder, name = place
     directory = tmp_path / "checkpoints"
     shutil.copy(directory / "job-1" / "1-2.share", directory / folder / f"{name}.share")
@@ -134,11 +140,11 @@ def test_another_key_opens_nothing_and_keeps_nobody_from_starting(
     kept: Checkpoints, tmp_path: Path
 ) -> None:
     """What is lost is begun anew: no party stays down for it."""
-    kept.write(checkpoint(), JOB, None)
+    write(kept, checkpoint(), JOB, None)
     other = Checkpoints(tmp_path / "checkpoints", StoreKey(os.urandom(32)))
     with pytest.raises(MasqueError, match="under another key"):
         other.read("job-1", 1, 2)
-    other.write(checkpoint(2, 3), JOB, (1, 2))
+    write(other, checkpoint(2, 3), JOB, (1, 2))
     assert_same(other.read("job-1", 2, 3), checkpoint(2, 3))
     assert_same(kept.read("job-1", 1, 2), checkpoint())
 
@@ -147,7 +153,7 @@ def test_what_nobody_has_sealed_is_never_taken_for_a_checkpoint(
     kept: Checkpoints, tmp_path: Path
 ) -> None:
     """Who can write to the disk and has no key cannot put shares of his own there."""
-    kept.write(checkpoint(), JOB, None)
+    write(kept, checkpoint(), JOB, None)
     forged = tmp_path / "checkpoints" / "job-1" / "1-2.share"
     forged.write_bytes(module._encoded(checkpoint()))
     for opened in (kept, Checkpoints(tmp_path / "checkpoints", KEY)):
@@ -173,7 +179,7 @@ def test_a_checkpoint_of_another_version_is_lost(
     kept: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.setattr(module, "_encoded", lambda _: content)
-    kept.write(checkpoint(), JOB, None)
+    write(kept, checkpoint(), JOB, None)
     with pytest.raises(MasqueError, match=r"1-2.share is not a checkpoint that this version"):
         kept.read("job-1", 1, 2)
 
@@ -184,12 +190,12 @@ def test_beside_the_newest_the_one_that_others_may_need_stays(
     folder = tmp_path / "checkpoints"
     before = None
     for round in range(1, 6):
-        kept.write(checkpoint(1, round), JOB, before)
+        write(kept, checkpoint(1, round), JOB, before)
         before = (1, round)
     assert files(folder) == {"job-1/job.json", "job-1/1-4.share", "job-1/1-5.share"}
-    kept.write(checkpoint(3, 5), JOB, (1, 4))
+    write(kept, checkpoint(3, 5), JOB, (1, 4))
     assert files(folder) == {"job-1/job.json", "job-1/1-4.share", "job-1/3-5.share"}
-    kept.write(checkpoint(4, 2), JOB, None)
+    write(kept, checkpoint(4, 2), JOB, None)
     assert files(folder) == {"job-1/job.json", "job-1/4-2.share"}, "it has begun anew"
 
 
@@ -197,7 +203,7 @@ def test_a_checkpoint_is_there_at_once_or_not_at_all(
     kept: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that refuses at any step leaves the one before; a crash leaves no litter for long."""
-    kept.write(checkpoint(1, 1), JOB, None)
+    write(kept, checkpoint(1, 1), JOB, None)
 
     def refusing(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -205,7 +211,7 @@ def test_a_checkpoint_is_there_at_once_or_not_at_all(
     real = os.replace
     monkeypatch.setattr(os, "replace", refusing)
     with pytest.raises(MasqueError, match="checkpoint of job job-1 cannot be written: No space"):
-        kept.write(checkpoint(1, 2), JOB, (1, 1))
+        write(kept, checkpoint(1, 2), JOB, (1, 1))
     monkeypatch.setattr(os, "replace", real)
     assert files(tmp_path / "checkpoints") == {"job-1/job.json", "job-1/1-1.share"}
     assert_same(kept.read("job-1", 1, 1), checkpoint(1, 1))
@@ -217,29 +223,51 @@ def test_a_checkpoint_is_there_at_once_or_not_at_all(
 
 
 def test_what_is_forgotten_is_gone_and_nothing_else(kept: Checkpoints, tmp_path: Path) -> None:
-    kept.write(checkpoint(), JOB, None)
-    kept.write(checkpoint(job="job-2"), JOB, None)
+    write(kept, checkpoint(), JOB, None)
+    write(kept, checkpoint(job="job-2"), JOB, None)
     kept.forget("job-1")
     kept.forget("job-1")
     kept.forget("never")
     assert files(tmp_path / "checkpoints") == {"job-2/job.json", "job-2/1-2.share"}
 
 
-def test_a_checkpoint_that_came_too_late_is_withdrawn(kept: Checkpoints, tmp_path: Path) -> None:
-    kept.write(checkpoint(1, 1), JOB, None)
-    kept.write(checkpoint(1, 2), JOB, (1, 1))
-    kept.withdraw("job-1", 1, 2)
-    assert_same(kept.read("job-1", 1, 1), checkpoint(1, 1))
-    kept.withdraw("job-1", 1, 1)
+def test_a_worker_that_is_late_harms_no_newer_attempt(kept: Checkpoints, tmp_path: Path) -> None:
+    """It was about to write as its attempt was given up, and the next has gone on meanwhile."""
+    write(kept, checkpoint(1, 1), JOB, None)
+    write(kept, checkpoint(2, 2), JOB, (1, 1))
+    write(kept, checkpoint(2, 3), JOB, (2, 2))
+    left = files(tmp_path / "checkpoints")
+    assert not kept.write(checkpoint(1, 2), JOB, (1, 1))
+    kept.begin("job-1", 1)
+    assert not kept.write(checkpoint(1, 2), JOB, (1, 1)), "nor if it begins late"
+    kept.end("job-1", 1)
+    assert files(tmp_path / "checkpoints") == left
+    assert kept.write(checkpoint(2, 4), JOB, (2, 3)), "the newer one goes on"
+    kept.end("job-1", 2)
+    assert not kept.write(checkpoint(2, 5), JOB, (2, 4))
+    assert_same(kept.read("job-1", 2, 4), checkpoint(2, 4))
+
+
+def test_what_was_forgotten_stays_so(kept: Checkpoints, tmp_path: Path) -> None:
+    write(kept, checkpoint(1, 1), JOB, None)
+    kept.forget("job-1")
+    assert not kept.write(checkpoint(1, 2), JOB, (1, 1))
     assert not list((tmp_path / "checkpoints").iterdir()), "not even the job"
-    kept.withdraw("job-1", 1, 1)
+    assert not Checkpoints(tmp_path / "checkpoints", KEY).write(checkpoint(1, 2), JOB, None)
+
+
+def test_an_attempt_whose_checkpoints_were_too_old_goes_on(kept: Checkpoints) -> None:
+    write(kept, checkpoint(1, 1), JOB, None)
+    assert kept.sweep(lambda job, at: False) == ["job-1"]
+    assert kept.write(checkpoint(1, 2), JOB, (1, 1))
+    assert_same(kept.read("job-1", 1, 2), checkpoint(1, 2))
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_sweep_asks_with_the_job_and_its_age(
     kept: Checkpoints, tmp_path: Path, wanted: bool
 ) -> None:
-    kept.write(checkpoint(), JOB, None)
+    write(kept, checkpoint(), JOB, None)
     (tmp_path / "checkpoints" / "job-2").mkdir()
     for path in (tmp_path / "checkpoints" / "job-1", *tmp_path.glob("checkpoints/job-1/*")):
         os.utime(path, (1000, 1000))
@@ -265,8 +293,8 @@ def stores(directory: Path) -> Checkpoints:
 
 
 def test_a_rotated_key_opens_them_and_the_old_one_does_not(tmp_path: Path) -> None:
-    stores(tmp_path).write(checkpoint(), JOB, None)
-    stores(tmp_path).write(checkpoint(job="job-2", round=9), JOB, None)
+    write(stores(tmp_path), checkpoint(), JOB, None)
+    write(stores(tmp_path), checkpoint(job="job-2", round=9), JOB, None)
     old = load_key(tmp_path / "key", create_if_missing=False)
     rotate(tmp_path)
     assert_same(stores(tmp_path).read("job-1", 1, 2), checkpoint())
@@ -276,10 +304,10 @@ def test_a_rotated_key_opens_them_and_the_old_one_does_not(tmp_path: Path) -> No
 
 
 def test_a_rotation_that_was_broken_off_is_completed(tmp_path: Path) -> None:
-    stores(tmp_path).write(checkpoint(), JOB, None)
+    write(stores(tmp_path), checkpoint(), JOB, None)
     new = load_key(next_key(tmp_path / "key"), create_if_missing=True)
     half_way = Checkpoints(tmp_path / "checkpoints", new)
-    half_way.write(checkpoint(job="job-2"), JOB, None)
+    write(half_way, checkpoint(job="job-2"), JOB, None)
     rotate(tmp_path)
     for job in ("job-1", "job-2"):
         assert_same(stores(tmp_path).read(job, 1, 2), checkpoint(job=job))
@@ -304,8 +332,8 @@ def test_damage_does_not_keep_a_key_from_being_rotated(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     """And is not sealed as if it were whole."""
-    stores(tmp_path).write(checkpoint(), JOB, None)
-    stores(tmp_path).write(checkpoint(job="job-2"), JOB, None)
+    write(stores(tmp_path), checkpoint(), JOB, None)
+    write(stores(tmp_path), checkpoint(job="job-2"), JOB, None)
     damage(tmp_path / "checkpoints" / "job-1" / "1-2.share")
     rotate(tmp_path)
     with pytest.raises(NotFound):

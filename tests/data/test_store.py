@@ -169,7 +169,6 @@ def test_names_cannot_leave_the_directory(tmp_path: Path, name: str) -> None:
     assert files(tmp_path) == [
         "store",
         "store/datasets",
-        "store/datasets/.sealed",
         "store/deleted",
         "store/key",
         "store/lock",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 from masque.data.chunks import checksum
 from masque.data.disk import BESIDE, sync
+from masque.data.rotation import rotate
 from masque.data.store import Store
 from masque.errors import (
     Conflict,
@@ -262,3 +264,86 @@ def test_what_a_crash_left_half_written_is_gone_after_the_next_start(tmp_path: P
     with Store(tmp_path) as store:
         assert not [path for path in files(tmp_path) if BESIDE in path]
         assert np.array_equal(store.rows("a"), table()[1])
+
+
+# -- who can write the disk, and has no key --------------------------------------------------------
+
+FORGERIES: dict[str, dict[str, Any]] = {
+    "no conditions": {"conditions": ""},
+    "no conditions and no seal": {"conditions": "", "seal": ""},
+    "other conditions": {"conditions": "forged"},
+    "other conditions and no seal": {"conditions": "forged", "seal": ""},
+    "another owner": {"owner": "mallory"},
+    "another owner and no seal": {"owner": "mallory", "seal": ""},
+    "another seal": {"seal": "0" * 64},
+    "as of an old version": {"owner": "mallory", "seal": ..., "conditions": ...},
+}
+
+
+def forge(directory: Path, changes: dict[str, Any]) -> None:
+    """In `a`; and nothing is left that could tell that there were seals before."""
+    path = directory / "datasets" / "a.json"
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in record.items() if value is not ...}))
+    for other in directory.iterdir():
+        if other.name not in ("key", "key.next", "datasets", "shares"):
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
+    for left in (directory / "datasets").glob(".*"):
+        left.unlink()
+
+
+@pytest.mark.parametrize("changes", FORGERIES.values(), ids=FORGERIES)
+def test_nobody_without_the_key_says_whose_data_it_is_or_what_for(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with Store(tmp_path) as store:
+        stored(store, "a", owner="clinic", conditions="what clinic has signed")
+        stored(store, "b", owner="clinic")
+    whole = (tmp_path / "datasets" / "a.json").read_bytes()
+    forge(tmp_path, changes)
+    for _ in range(2):
+        with Store(tmp_path) as store:
+            assert store.damaged == ("a",)
+            assert [entry.name for entry in store.list()] == ["b"]
+            with pytest.raises(MasqueError, match="damaged"):
+                store.entry("a")
+    with pytest.raises(MasqueError, match="damaged"):
+        rotate(tmp_path)
+    (tmp_path / "datasets" / "a.json").write_bytes(whole)
+    rotate(tmp_path)
+    with Store(tmp_path) as store:
+        entry = store.entry("a")
+        assert (entry.owner, entry.conditions) == ("clinic", "what clinic has signed")
+        assert store.damaged == ()
+
+
+@pytest.mark.parametrize("changes", FORGERIES.values(), ids=FORGERIES)
+def test_a_rotation_that_was_broken_off_seals_no_forgery(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Neither of what was changed over before it broke off, nor of what is still to come."""
+    with Store(tmp_path) as store:
+        stored(store, "a", owner="clinic", conditions="what clinic has signed")
+    old = (tmp_path / "key").read_bytes()
+    rotate(tmp_path)
+    os.rename(tmp_path / "key", tmp_path / "key.next")
+    (tmp_path / "key").write_bytes(old)
+    forge(tmp_path, changes)
+    with pytest.raises(MasqueError, match="damaged"):
+        rotate(tmp_path)
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_deletion_that_waits_to_be_noted_is_told_as_it_was(tmp_path: Path, rotated: bool) -> None:
+    with Store(tmp_path) as store:
+        for name in ("a", "b"):
+            stored(store, name, owner="clinic")
+            store.delete(name)
+    path = next(path for path in (tmp_path / "deleted").iterdir() if b'"a"' in path.read_bytes())
+    path.write_text(path.read_text().replace("clinic", "mallory"))
+    if rotated:
+        rotate(tmp_path)
+    told: dict[str, bool] = {}
+    with Store(tmp_path) as store:
+        store.on_deletion(lambda entry, _: told.update({entry.name: entry.intact(store.key)}))
+    assert told == {"a": False, "b": True}

@@ -60,6 +60,7 @@ from tests.client.test_network_model import trained as network
 from tests.data.files import GOOD, HEADER, PATIENTS
 from tests.hostile import stores
 from tests.jobs import examples
+from tests.jobs.test_starting import of_job, started
 from tests.services.submitted import submitted
 from tests.services.test_settings import PARTY
 from tests.wire.conftest import PROJECT, Project
@@ -227,7 +228,21 @@ def _jobs(trusted: Project, folder: Path) -> Iterator[Decoder]:
             "layers": [{"kind": "dense", "units": 3}, {"kind": "relu"}, last],
         },
     )
-    jobs = [examples.bound().canonical(), examples.bound(network_job).canonical()]
+    private = examples.job(
+        privacy={"epsilon": 1.0, "delta": 1e-6},
+        data__standardize=...,
+        reveal=...,
+        training__optimizer__momentum=...,
+        training__optimizer__learning_rate=0.01,
+    )
+    going_on = started().at_attempt(3, bound.Resume(attempt=1, round=2))
+    jobs = [
+        examples.bound().canonical(),
+        examples.bound(network_job).canonical(),
+        examples.bound(private).canonical(),
+        started().canonical(),
+        going_on.canonical(),
+    ]
     progress = record.Progress("job-1", 1, "training", "epoch 1", 2, 9, 0.5).to_json().encode()
     allowed = (
         b"clients: [analyst]\nmodels: [logistic_regression]\noutputs: [sealed]\nminimum_rows: 20\n"
@@ -242,7 +257,8 @@ def _jobs(trusted: Project, folder: Path) -> Iterator[Decoder]:
 
 
 def _data(trusted: Project, folder: Path) -> Iterator[Decoder]:
-    described = [t.info.model_dump_json().encode() for t in examples.HOSPITALS]
+    tables = [*examples.HOSPITALS, of_job()]
+    described = [t.info.model_dump_json().encode() for t in tables]
     loaded = schema.loads(PATIENTS)
     csv = (HEADER + GOOD * 3).encode()
     columns = {name: ["1", "0"] for name in HEADER.strip().split(",")}
@@ -303,11 +319,12 @@ def _files(trusted: Project, folder: Path) -> Iterator[Decoder]:
         return results.opened(path.stem)
 
     def asked(path: Path) -> object:
-        found = Approvals(path.parent, None, "ann")  # type: ignore[arg-type]
+        found = Approvals(path.parent, book, "ann")
         found.forget(path.stem, "nobody")
         return [(case.missing, case.denied) for case in found.waiting("dr-weber")]
 
     own = trusted.credentials("party", "ann")
+    book = ledger.Ledger(folder / "words", time.time, ledgers.signer_of(own))
     waits = {
         "job_id": "j",
         "subject": "ab" * 32,
@@ -350,11 +367,12 @@ def _files(trusted: Project, folder: Path) -> Iterator[Decoder]:
 
 def _books(trusted: Project, folder: Path) -> Iterator[Decoder]:
     trust, client = trusted.authority.trust, trusted.credentials("client", "analyst")
-    job = submitted(examples.bound(parties=["ann", "ben"]), client)
+    job = submitted(examples.bound(parties=["ann", "ben"], attempt=2), client)
     told = []
     for name in job.parties:
         own = trusted.credentials("party", name)
         book = ledger.Ledger(folder / f"book-{name}", time.time, ledgers.signer_of(own))
+        book.record(job.job_id, 1, "stop", 1, ("ann", "ben"))
         book.record(job.job_id, job.attempt, "weights", 640, ("analyst",))
         told.append(receipts.make_statement(job, bytes(32), {}, book, own, time.time()))
     sample = json.dumps(receipts.join(job, told, trust).content).encode()

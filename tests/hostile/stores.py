@@ -51,6 +51,7 @@ def _kept(folder: Path) -> Parts:
 def _checkpoints(folder: Path) -> Parts:
     kept = Checkpoints(folder, KEY)
     shares = {"w": np.arange(6, dtype=np.uint64).reshape(2, 3), "b": np.zeros(1, np.uint64)}
+    kept.begin("j", 1)
     kept.write(Checkpoint("j", 1, 4, False, bytes(32), shares), b"{}", None)
     (path,) = (folder / "j").glob("1-4*")
     return _file("checkpoint", path, lambda: kept.read("j", 1, 4), 500)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from masque.jobs.compile import compile_job, task_of
 from masque.jobs.fit import SharedTable
 from masque.jobs.limits import Case
 from masque.jobs.spec import from_values, load
+from masque.ml.privacy import rounded_up
 from tests.jobs.examples import LABEL, bound, features, table, values
 
 PRIVATE: dict[str, Any] = {
@@ -49,6 +51,34 @@ def test_more_privacy_is_more_noise_and_another_program() -> None:
     assert one.digest != other.digest
 
 
+def test_a_job_that_one_row_moves_further_than_it_says_is_refused_with_both_numbers() -> None:
+    found = compile_job(private()).release
+    assert found
+    shown = float(rounded_up(found.sensitivity))
+    assert found.sensitivity <= shown < 1.001 * found.sensitivity
+    for most in (found.sensitivity, shown, 1e9):
+        allowed = compile_job(private(privacy__sensitivity=most))
+        assert allowed.release == found, "noise follows from what is, not from what may be"
+    less = math.nextafter(found.sensitivity, 0.0)
+    more: dict[str, Any] = {"training__epochs": 4}
+    cases: list[tuple[float, dict[str, Any]]] = [(less, {}), (1e-9, {}), (shown, more)]
+    for most, changes in cases:
+        with pytest.raises(SpecError) as refused:
+            compile_job(private(privacy__sensitivity=most, **changes))
+        assert refused.value.where["field"] == "privacy.sensitivity"
+        assert f"and the job says that it moves them by {most} at most" in refused.value.message
+        told = str(refused.value.hint).split("Raise privacy.sensitivity to ")[1].split(",")[0]
+        assert f"One row may move the weights by {told}," in refused.value.message
+        assert compile_job(private(privacy__sensitivity=float(told), **changes)).release
+
+
+@pytest.mark.parametrize("value", [1e-12, 0.00012345, 0.052, 1.00001, 9.9999, 123456.0])
+def test_a_sensitivity_is_shown_as_no_less_than_it_is(value: float) -> None:
+    shown = float(rounded_up(value))
+    assert value <= shown <= value * 1.001
+    assert float(rounded_up(shown)) == shown
+
+
 ANY = {"reveal": {"metrics": ["accuracy"], "to": ["analyst"]}, "data__holdout": 0.2}
 
 
@@ -66,6 +96,8 @@ ANY = {"reveal": {"metrics": ["accuracy"], "to": ["analyst"]}, "data__holdout": 
         ("privacy.epsilon", {"privacy__epsilon": 0}),
         ("privacy.delta", {"privacy__delta": 0.5}),
         ("privacy.delta", {"privacy": {"epsilon": 1.0}}),
+        ("privacy.sensitivity", {"privacy__sensitivity": 0}),
+        ("privacy.sensitivity", {"privacy__sensitivity": float("inf")}),
     ],
 )
 def test_what_does_not_go_with_privacy(field: str, changes: dict[str, Any]) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from masque.client import approvals
 from masque.errors import Conflict, IdentityError, NotFound, ProtocolError, Refused
-from masque.jobs.bound import BoundJob
+from masque.jobs.bound import BoundJob, read_bound
 from masque.v1 import party_pb2
 from services.party.approvals import Case, fitting
 from tests.services.submitted import submitted
@@ -238,6 +239,39 @@ def test_a_coordinator_cannot_run_another_job_under_an_approved_id(guarded: Vill
     assert not [e for e in entries if e["kind"] == "accepted" and e["job"] == job.job_id]
 
 
+def test_a_job_that_was_put_in_the_place_of_one_that_was_read_gets_no_yes(
+    guarded: Village,
+) -> None:
+    """The coordinator says that the first has ended; the id is then free for its case, as it is
+    while nobody has said no. Who gives the digest of what was read says nothing about the other.
+    """
+    job = open_job(guarded)
+    review(guarded, "party-a", job)
+    read = approvals.described(waiting(guarded, job))
+    forget(guarded, job)
+    other = guarded.bound(
+        list(job.tables),
+        model_output={"open_to_all": True},
+        recipients=[],
+        training__epochs=7,
+        job_id=job.job_id,
+    )
+    review(guarded, "party-a", other)
+    approvals.check_same(
+        waiting(guarded, other), approvals.described(waiting(guarded, other))["digest"]
+    )
+    with pytest.raises(Refused, match=f"Job {job.job_id} is another now than the one"):
+        approvals.check_same(waiting(guarded, other), read["digest"])
+    with pytest.raises(Refused, match="is another than the one you have seen"):
+        say(guarded, "officer", job)
+
+
+def waiting(village: Village, job: BoundJob) -> approvals.Waiting:
+    """As an officer's client finds it."""
+    item = listed(village, "party-a", "officer")[job.job_id]
+    return approvals.Waiting(read_bound(item.bound_job, "party-a"))
+
+
 def test_a_yes_for_one_id_is_none_for_another(guarded: Village) -> None:
     job = open_job(guarded)
     review(guarded, "party-a", job)
@@ -261,6 +295,52 @@ def test_a_job_that_will_not_run_is_no_longer_listed(guarded: Village) -> None:
     assert job.job_id not in listed(guarded, "party-a", "officer")
     with pytest.raises(NotFound):
         say(guarded, "officer", job)
+
+
+def forget(village: Village, job: BoundJob, party: str = "party-a") -> None:
+    with village.party(party) as stub:
+        stub.Forget(party_pb2.ForgetJobRequest(job_id=job.job_id), timeout=CALL)
+
+
+@pytest.mark.parametrize("how", ["forgotten", "too old", "forgotten and restarted"])
+def test_a_no_outlives_its_case(guarded: Village, how: str) -> None:
+    """Neither time nor the coordinator's word that the job has ended opens it to another's yes."""
+    job = open_job(guarded)
+    review(guarded, "party-a", job)
+    say(guarded, "officer", job, yes=False, reason="never")
+    if how == "too old":
+        for path in guarded.services["party-a"].directory.glob(f"data/approvals/{job.job_id}.*"):
+            path.unlink()  # as the sweep does
+    else:
+        forget(guarded, job)
+    if how == "forgotten and restarted":
+        guarded.services["party-a"].kill()
+        guarded.revive("party-a")
+    other = guarded.bound(
+        list(job.tables),
+        model_output={"open_to_all": True},
+        recipients=[],
+        training__epochs=2,
+        job_id=job.job_id,
+    )
+    for each in (job, other):
+        with pytest.raises(Refused, match="'officer' has said no: never"):
+            review(guarded, "party-a", each)
+        with pytest.raises((Refused, ProtocolError), match=r"has said no: never|two specs"):
+            guarded.prepare_party("party-a", each)
+        with pytest.raises(NotFound):
+            say(guarded, "deputy", each)
+    twin = job.model_copy(update={"job_id": f"{job.job_id}-again"})
+    assert review(guarded, "party-a", twin) == sorted(OFFICERS), "a new job is asked about anew"
+
+
+def test_a_no_that_was_taken_back_is_none(guarded: Village) -> None:
+    job = open_job(guarded)
+    review(guarded, "party-a", job)
+    say(guarded, "officer", job, yes=False)
+    say(guarded, "officer", job)
+    forget(guarded, job)
+    assert review(guarded, "party-a", job) == sorted(OFFICERS), "nor is the yes left"
 
 
 # -- owners ask as well ----------------------------------------------------------------------------

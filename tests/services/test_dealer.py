@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -26,7 +27,10 @@ from masque.errors import (
 from masque.jobs.bound import BoundJob
 from masque.mpc import inprocess
 from masque.v1.dealer_pb2 import Material
+from masque.wire.authority import create_authority
+from masque.wire.identity import Identity, Role
 from masque.wire.material import Item, Unpacker, pack, seed_message
+from masque.wire.tls import Credentials, find_credentials
 from services.dealer.dealing import Dealing, Pace
 from services.dealer.outbox import Outbox
 from services.dealer.register import Entry, Register
@@ -239,6 +243,14 @@ def test_a_party_may_prepare_for_longer_than_the_others_and_the_dealer() -> None
     assert ending.happened.wait(5) and ending.error is None
 
 
+@pytest.fixture
+def own(tmp_path: Path) -> Credentials:
+    """The dealer's certificate."""
+    authority = create_authority(tmp_path / "authority", "demo")
+    authority.issue(Identity("demo", Role.DEALER, "dealer"), tmp_path / "dealer")
+    return find_credentials(tmp_path / "dealer")
+
+
 class Caller:
     """The context of a call, as far as the dealer asks for it."""
 
@@ -271,8 +283,10 @@ def awaiting(service: DealerService, job_id: str, caller: Caller, into: list[obj
     return thread
 
 
-def test_a_party_that_is_quicker_than_the_dealer_waits_until_it_has_compiled() -> None:
-    service = DealerService("dealer", compile=compile_handmade, pace=Pace(patience=0.1))
+def test_a_party_that_is_quicker_than_the_dealer_waits_until_it_has_compiled(
+    own: Credentials,
+) -> None:
+    service = DealerService(own, compile=compile_handmade, pace=Pace(patience=0.1))
     found: list[object] = []
     thread = awaiting(service, "job-1", Caller(), found)
     time.sleep(0.5)
@@ -283,8 +297,10 @@ def test_a_party_that_is_quicker_than_the_dealer_waits_until_it_has_compiled() -
     service.close()
 
 
-def test_who_waits_for_a_job_that_never_comes_waits_until_he_leaves_and_for_so_many_only() -> None:
-    service = DealerService("dealer", compile=compile_handmade, jobs=2)
+def test_who_waits_for_a_job_that_never_comes_waits_until_he_leaves_and_for_so_many_only(
+    own: Credentials,
+) -> None:
+    service = DealerService(own, compile=compile_handmade, jobs=2)
     callers, found = [Caller(), Caller()], list[object]()
     threads = [awaiting(service, "job-9", caller, found) for caller in callers]
     time.sleep(0.2)
@@ -298,8 +314,8 @@ def test_who_waits_for_a_job_that_never_comes_waits_until_he_leaves_and_for_so_m
     assert isinstance(found.pop(), Unavailable)
 
 
-def test_an_attempt_that_nobody_comes_for_makes_room_for_another_job() -> None:
-    service = DealerService("dealer", compile=compile_handmade, jobs=1, pace=Pace(patience=0.3))
+def test_an_attempt_that_nobody_comes_for_makes_room_for_another_job(own: Credentials) -> None:
+    service = DealerService(own, compile=compile_handmade, jobs=1, pace=Pace(patience=0.3))
     service._prepare(a_job())
     other = a_job(job_id="job-2")
     with pytest.raises(Refused, match="1 jobs"):

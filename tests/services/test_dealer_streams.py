@@ -34,7 +34,7 @@ def credentials(authority: Authority, role: Role, name: str, folder: Path) -> Cr
 @contextmanager
 def dealer(own: Credentials) -> Iterator[tuple[DealerService, str]]:
     """For one job at a time, as its program starts it."""
-    service = DealerService("dealer", compile=compile_handmade, pace=Pace(), jobs=1)
+    service = DealerService(own, compile=compile_handmade, pace=Pace(), jobs=1)
 
     def register(server: grpc.Server) -> None:
         add_DealerServicer_to_server(service, server)

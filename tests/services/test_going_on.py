@@ -326,6 +326,7 @@ def held(tmp_path: Path, job: BoundJob, **changes: Any) -> Checkpoints:
     kept = Checkpoints(tmp_path / "checkpoints", StoreKey(bytes(32)))
     shares = {name: np.zeros(shape, np.uint64) for name, shape in SHAPES.items()}
     fields: dict[str, Any] = {"stopped": False, "subject": job.subject(), "shares": shares}
+    kept.begin(job.job_id, 1)
     kept.write(Checkpoint(job.job_id, 1, 2, **(fields | changes)), job.canonical(), None)
     return kept
 

@@ -7,8 +7,8 @@ import copy
 import datetime as dt
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,31 @@ from masque.data.table import canonical_json
 from masque.errors import Conflict, IdentityError, InputError, MasqueError
 from masque.jobs.bound import BoundJob
 from masque.jobs.chain import Head
+from masque.jobs.ledger import Ledger
 from masque.mpc import sharing
+from masque.mpc.program import Release
 from masque.v1 import party_pb2
+from masque.version import __version__
 from masque.wire.authority import create_authority
 from masque.wire.identity import Identity, Role
-from masque.wire.ledgers import VerifiedLedger, parse_head, verify_ledger
+from masque.wire.ledgers import VerifiedLedger, parse_head, signer_of, verify_ledger
 from masque.wire.outputs import decode_output
-from masque.wire.receipts import OUTPUT, Receipt, check_ledger, join, verify_receipt
+from masque.wire.protocol import protocol_digest
+from masque.wire.receipts import (
+    OUTPUT,
+    Receipt,
+    check_ledger,
+    join,
+    make_statement,
+    verify_receipt,
+)
 from masque.wire.recipients import sign
 from masque.wire.trust import Trust
 from services.party.main import run
-from tests.services.handmade import STEPS, gram
+from tests.jobs.examples import bound
+from tests.jobs.test_privacy import private
+from tests.services.handmade import STEPS, compile_handmade, gram
+from tests.services.test_going_on import broken_off, on
 from tests.services.test_party import EARLY_STOP, a_job
 from tests.services.village import CALL, PROJECT, Village, patients
 
@@ -90,8 +104,14 @@ def test_a_receipt_says_what_was_run_read_and_disclosed(done: Done) -> None:
     assert stop["what"] == "stop" and stop["bits"] == 1
     assert gram_share == {"what": "share of gram, sealed", "bits": 64 * 16, "to": ["analyst"]}
     assert receipt.bits == 64 * 16 + 1
+    assert receipt.earlier == [] and receipt.privacy is None
     commitments = set()
     for statement in receipt.parties:
+        assert statement["versions"] == {
+            "masque": __version__,
+            "protocol": protocol_digest().hex(),
+        }
+        assert statement["program"] == compile_handmade(job).digest.hex()
         assert statement["bound_job"] == job.digest().hex()
         (data,) = statement["data"]
         assert (data["name"], data["upload"]) == ("patients", job.tables[0].upload)
@@ -127,6 +147,13 @@ def test_a_later_attempt_has_a_receipt_of_its_own(village: Village, tmp_path: Pa
     check_ledger(receipt, ledger_of(village, "party-a"), trust)
     with pytest.raises(InputError, match="about another job or attempt"):
         join(job, statements(village, again).values(), trust)
+
+
+def nested(depth: int) -> Any:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
 
 
 def statement(content: Any, party: int) -> Any:
@@ -168,8 +195,10 @@ def swapped_signatures(content: Any) -> None:
         (lambda content: content["parties"].clear(), "signed by nobody"),
         (lambda content: content.pop("bound_job"), "missing or of the wrong kind"),
         (lambda content: content.update(parties=[None]), "missing or of the wrong kind"),
-        (lambda content: content.update(format="masque receipt 2"), "another version"),
+        (lambda content: content.update(format="masque receipt 1"), "another version"),
         (lambda content: statement(content, 0).update(time="now"), "is no time"),
+        (lambda content: statement(content, 0).update(data=nested(700)), "of the wrong kind"),
+        (lambda content: content.update(bound_job=nested(700)), "of the wrong kind"),
     ],
 )
 def test_a_receipt_that_was_changed_is_not_believed(
@@ -180,6 +209,175 @@ def test_a_receipt_that_was_changed_is_not_believed(
     change(content)
     with pytest.raises(MasqueError, match=why):
         verify_receipt(content, done.trust)
+
+
+def signed_again(done: Done, content: Any, party: int) -> Any:
+    """A statement that the party itself has signed, whatever it says."""
+    told = content["parties"][party]
+    signed = b"masque receipt statement 1\0" + canonical_json(told["statement"])
+    signature = sign(done.village.stolen(done.job.parties[party]), signed)
+    told["signature"] = base64.b64encode(signature).decode()
+    return content
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"program": "0" * 64}, "different things about 'program'"),
+        ({"privacy": {"epsilon": 1.0}}, "different things about 'privacy'"),
+        ({"disclosures": [{"what": "stop", "bits": 1, "to": ["x"]}]}, "different things|where in"),
+        ({"earlier": [{}]}, "where in its ledger each disclosure stands"),
+        ({"earlier": None}, "of the wrong kind"),
+    ],
+)
+def test_what_one_party_has_signed_is_not_believed_if_it_cannot_be(
+    done: Done, changes: dict[str, Any], why: str
+) -> None:
+    content = json.loads(json.dumps(done.receipt.content))
+    assert verify_receipt(signed_again(done, content, 1), done.trust).notes == ()
+    statement(content, 1).update(changes)
+    with pytest.raises(InputError, match=why):
+        verify_receipt(signed_again(done, content, 1), done.trust)
+
+
+def test_other_versions_are_noted(done: Done) -> None:
+    content = json.loads(json.dumps(done.receipt.content))
+    statement(content, 1)["versions"]["masque"] = "0.0.1"
+    (note,) = verify_receipt(signed_again(done, content, 1), done.trust).notes
+    assert "party-b" in note and "ran other code than" in note
+    del statement(content, 1)["versions"]
+    with pytest.raises(InputError, match="missing or of the wrong kind"):
+        verify_receipt(signed_again(done, content, 1), done.trust)
+
+
+# -- earlier attempts ----------------------------------------------------------------------------
+
+
+def test_a_receipt_has_what_was_opened_before_the_checkpoint(
+    village: Village, tmp_path: Path
+) -> None:
+    job = a_job(village, training__epochs=3, training__early_stop=EARLY_STOP)
+    broken_off(village, job, 2)
+    second = on(job, 2, stopped=True)
+    village.prepare(second)
+    village.run_rounds(second, [1, 4])
+    receipt = join(second, statements(village, second).values(), village.authority.trust)
+    done = Done(village, second, receipt, tmp_path)
+    assert [item["what"] for item in receipt.disclosures] == ["share of gram, sealed"]
+    (stop,) = receipt.earlier
+    assert (stop["attempt"], stop["what"], stop["bits"]) == (1, "stop", 1)
+    assert receipt.bits == 64 * 16 + 1
+    for name in job.parties:
+        check_ledger(receipt, done.ledger(name), done.trust)
+    told = copy.deepcopy(dict(receipt.parties[0]))
+    told["earlier"], told["ledger"]["earlier"] = [], []
+    with pytest.raises(InputError, match="made before the receipt, which omits it"):
+        check_ledger(Receipt(second, (told,), {}, ()), done.ledger("party-a"), done.trust)
+    told["earlier"], told["ledger"] = [{**stop, "bits": 0}], receipt.parties[0]["ledger"]
+    with pytest.raises(InputError, match=r"other disclosures than .*party-a"):
+        check_ledger(Receipt(second, (told,), {}, ()), done.ledger("party-a"), done.trust)
+
+
+PROMISE = Release(1.0, 1e-6, 0.03, 0.14, 3, ("analyst",))
+
+
+class Told:
+    """Receipts of a job that was never run, from statements that its parties truly signed."""
+
+    def __init__(self, done: Done, folder: Path, attempt: int = 3, **changes: Any) -> None:
+        spec = private(**changes).spec
+        self.job = bound(spec, parties=list(done.job.parties), attempt=attempt)
+        self.done, self.folder = done, folder
+
+    def statement(
+        self, party: str, earlier: Sequence[tuple[int, str]] = (), release: Release | None = PROMISE
+    ) -> bytes:
+        own, job = self.done.village.stolen(party), self.job
+        clock = dt.datetime.now(dt.UTC).timestamp
+        ledger = Ledger(self.folder / f"{party}.jsonl", clock, signer_of(own))
+        for attempt, what in earlier:
+            ledger.record(job.job_id, attempt, what, 1, ["party-a"])
+        ledger.record(job.job_id, job.attempt, str(release), 0, ["analyst"])
+        return make_statement(job, bytes(32), {}, ledger, own, clock(), release)
+
+    def receipt(self, first: bytes, second: bytes) -> Receipt:
+        return join(self.job, [first, second], self.done.trust)
+
+
+def test_what_one_party_alone_has_opened_before_a_crash_counts(done: Done, tmp_path: Path) -> None:
+    told = Told(done, tmp_path)
+    both, more = [(1, "stop"), (1, "stop"), (2, "stop")], [(1, "stop"), (2, "stop"), (2, "other")]
+    receipt = told.receipt(told.statement("party-a", both), told.statement("party-b", more))
+    found = [(item["attempt"], item["what"]) for item in receipt.earlier]
+    assert sorted(found) == [(1, "stop"), (1, "stop"), (2, "other"), (2, "stop")]
+    assert receipt.bits == 4
+    for party in told.job.parties:
+        check_ledger(receipt, tmp_path / f"{party}.jsonl", done.trust)
+
+
+@pytest.mark.parametrize("attempt", [3, 4, "1", None, True])
+def test_what_is_told_as_earlier_was_so(done: Done, tmp_path: Path, attempt: Any) -> None:
+    told = Told(done, tmp_path)
+    content: Any = told.receipt(
+        told.statement("party-a", [(1, "stop")]), told.statement("party-b")
+    ).content
+    statement(content, 0)["earlier"][0]["attempt"] = attempt
+    with pytest.raises(InputError, match="as of an earlier attempt what was of none"):
+        verify_receipt(signed_again(done, content, 0), done.trust)
+
+
+def test_a_later_attempt_is_not_missing_from_an_earlier_receipt(done: Done, tmp_path: Path) -> None:
+    """It has a receipt of its own."""
+    told = Told(done, tmp_path)
+    receipt = told.receipt(told.statement("party-a"), told.statement("party-b"))
+    clock = dt.datetime.now(dt.UTC).timestamp
+    path = tmp_path / "party-a.jsonl"
+    ledger = Ledger(path, clock, signer_of(done.village.stolen("party-a")))
+    ledger.record(told.job.job_id, 4, "stop", 1, ["party-a"])
+    check_ledger(receipt, path, done.trust)
+    ledger.record(told.job.job_id, 2, "stop", 1, ["party-a"])
+    with pytest.raises(InputError, match="made after the receipt, which omits it"):
+        check_ledger(receipt, path, done.trust)
+
+
+# -- privacy -------------------------------------------------------------------------------------
+
+
+def test_a_receipt_has_what_is_promised_of_each_row(done: Done, tmp_path: Path) -> None:
+    told = Told(done, tmp_path, privacy__sensitivity=0.03)
+    receipt = told.receipt(told.statement("party-a"), told.statement("party-b"))
+    assert receipt.privacy == {"epsilon": 1.0, "delta": 1e-6, "sensitivity": 0.03, "sigma": 0.14}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epsilon": 0.5},
+        {"delta": 1e-7},
+        {"sensitivity": 0.031},
+        {"sensitivity": 0.0},
+        {"sigma": -1.0},
+        None,
+    ],
+)
+def test_another_promise_than_the_job_asks_for_is_not_believed(
+    done: Done, tmp_path: Path, change: dict[str, Any] | None
+) -> None:
+    """Though all parties have signed it."""
+    told = Told(done, tmp_path, privacy__sensitivity=0.03)
+    release = replace(PROMISE, **change) if change is not None else None
+    signed = [told.statement(party, release=release) for party in told.job.parties]
+    with pytest.raises(InputError, match=r"party-a promises another privacy than the job asks for"):
+        told.receipt(*signed)
+
+
+def test_parties_that_have_computed_another_sensitivity_are_named(
+    done: Done, tmp_path: Path
+) -> None:
+    told = Told(done, tmp_path)
+    other = told.statement("party-b", release=replace(PROMISE, sensitivity=0.029))
+    with pytest.raises(InputError, match=r"different things about '(disclosures|privacy)'"):
+        told.receipt(told.statement("party-a"), other)
 
 
 @pytest.mark.parametrize("entry", [None, ["first", "0" * 64], [0, None], [0.5, "0" * 64]])
@@ -196,9 +394,6 @@ def test_a_line_of_the_wrong_kind_is_not_believed_though_signed(done: Done, entr
 
 def test_parties_that_disagree_and_strangers_are_named(done: Done, tmp_path: Path) -> None:
     """Each statement is truly signed, but one party tells of other openings, or is none."""
-    from masque.jobs.ledger import Ledger
-    from masque.wire.ledgers import signer_of
-    from masque.wire.receipts import make_statement
 
     job, parties = done.job, list(done.job.parties)
     program = bytes.fromhex(done.receipt.parties[0]["program"])
@@ -258,12 +453,13 @@ def test_lines_cut_off_are_noticed_by_the_receipt_and_by_a_noted_head(done: Done
     assert parse_head(f"{head.number}:{head.hash}") == head
     with pytest.raises(InputError, match="no head"):
         parse_head("12")
+    for number in ("9" * 5000, "9" * 19, "-1", "", "\N{ARABIC-INDIC DIGIT ONE}", "1\n"):
+        with pytest.raises(InputError, match="is no head of a ledger"):
+            parse_head(f"{number}:{head.hash}")
 
 
 def test_a_ledger_written_anew_is_another(done: Done, tmp_path: Path) -> None:
     """The party itself, with its key, cannot tell another story than it has signed."""
-    from masque.jobs.ledger import Ledger
-    from masque.wire.ledgers import signer_of
 
     path = tmp_path / "ledger.jsonl"
     clock = dt.datetime.now(dt.UTC).timestamp
@@ -279,9 +475,6 @@ def test_a_ledger_written_anew_is_another(done: Done, tmp_path: Path) -> None:
 def test_a_disclosure_that_the_receipt_omits_is_found(
     done: Done, tmp_path: Path, after: bool
 ) -> None:
-    from masque.jobs.ledger import Ledger
-    from masque.wire.ledgers import signer_of
-    from masque.wire.receipts import make_statement
 
     job, path = done.job, tmp_path / "ledger.jsonl"
     credentials = done.village.stolen("party-a")
@@ -304,9 +497,6 @@ def test_a_disclosure_that_the_receipt_omits_is_found(
 def test_a_ledger_without_true_signatures_is_not_believed(done: Done, spoil: str) -> None:
     path = done.ledger("party-b")
     if spoil == "forged":  # a whole chain, by somebody without the party's key
-        from masque.jobs.ledger import Ledger
-        from masque.wire.ledgers import signer_of
-
         path.unlink()
         client = done.village.credentials("client", "analyst")
         Ledger(path, dt.datetime.now(dt.UTC).timestamp, signer_of(client))

@@ -14,7 +14,13 @@ def approve(
     job: Annotated[
         str | None, typer.Argument(metavar="[JOB]", help="Its id; without, list what waits.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Say yes without being asked.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Say yes without being asked; with --digest.")
+    ] = False,
+    digest: Annotated[
+        str | None,
+        typer.Option("--digest", metavar="DIGITS", help="Of the job that you have read."),
+    ] = None,
     deny: Annotated[bool, typer.Option("--deny", help="Say no: the job ends.")] = False,
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why; who submitted the job reads it.")
@@ -24,7 +30,8 @@ def approve(
 ) -> None:
     """Say yes or no to a job that needs a person's yes; see what it would do.
 
-    Without JOB, all those that ask you. The last word counts, until the job has begun.
+    Without JOB, all those that ask you. The last word counts, until the job has begun. --yes takes
+    the digest of the job that you have read, for another may have its id by now.
     """
     from masque.client import approvals
     from masque.client.profile import load
@@ -36,6 +43,13 @@ def approve(
             "It takes one job, and one word on it.",
             hint="Give masque approve JOB with --yes or with --deny.",
         )
+    if yes and not digest:
+        raise InputError(
+            f"Your yes would be for whatever has the id {job} by now.",
+            hint=f"Read the job (masque approve {job}), and give its digest: "
+            f"masque approve {job} --yes --digest DIGITS",
+        )
+    digest = approvals.check_digest(digest) if digest else ""
     with Services(load(profile)) as services:
         if job is None:
             waiting, more = approvals.waiting(services.parties)
@@ -51,6 +65,7 @@ def approve(
                 console.note(f"{more} more wait for you, and are listed once these are settled.")
             return
         what = approvals.find(services.parties, job)
+        approvals.check_same(what, digest)
         described = approvals.described(what)
         if not json:
             for text in approvals.lines(described):

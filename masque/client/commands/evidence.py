@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,6 +122,8 @@ def verify_receipt(
                 "submitted": {"by": bound.client, "time": receipt.submission.time},
                 "bound_job": first["bound_job"],
                 "program": first["program"],
+                "versions": {party["party"]: party["versions"] for party in receipt.parties},
+                "privacy": receipt.privacy,
                 "parties": list(bound.parties),
                 "data": [table.name for table in bound.shared],
                 "conditions": {
@@ -128,6 +131,7 @@ def verify_receipt(
                     for said in receipt.conditions
                 },
                 "disclosures": receipt.disclosures,
+                "earlier": receipt.earlier,
                 "bits": receipt.bits,
                 "ledgers": checked,
                 "notes": notes,
@@ -144,11 +148,26 @@ def verify_receipt(
     for said in receipt.conditions:
         rules = said.conditions.in_words()
         console.line(f"conditions of {said.owner} for {said.dataset}: {rules}")
-    rows = [(item["what"], item["bits"], ", ".join(item["to"])) for item in receipt.disclosures]
-    console.table(["disclosed", "bits", "to"], [*rows, ("all", receipt.bits, "")])
+    if receipt.privacy:
+        console.line(_promised(receipt.privacy))
+    rows = [
+        (item["what"], item.get("attempt", bound.attempt), item["bits"], ", ".join(item["to"]))
+        for item in (*receipt.earlier, *receipt.disclosures)
+    ]
+    console.table(["disclosed", "attempt", "bits", "to"], [*rows, ("all", "", receipt.bits, "")])
     if checked:
         console.line(f"ledgers that have all of it: {', '.join(checked)}")
     _tell(notes)
+
+
+def _promised(privacy: Mapping[str, float]) -> str:
+    from masque.ml.privacy import rounded_up
+
+    return (
+        f"privacy: epsilon {privacy['epsilon']:g}, delta {privacy['delta']:g}; one row moves the"
+        f" weights by {rounded_up(privacy['sensitivity'])} at most; noise {privacy['sigma']:.4g}"
+        " from each party"
+    )
 
 
 def _trust(authority: list[Path], revoked: Path | None) -> Trust:
@@ -191,5 +210,6 @@ def _about(line: Line) -> tuple[Any, ...]:
         return entry["job"], f"by {entry['by']}{why}", "", ""
     if line.kind == "deleted":
         how = "replaced" if entry["replaced"] else "deleted"
-        return entry["dataset"], f"{how} by {entry['by']}", "", ""
+        told = ", if it is true: its description was changed on disk" * bool(entry.get("changed"))
+        return entry["dataset"], f"{how} by {entry['by']}{told}", "", ""
     return "", "", "", ""
