@@ -114,6 +114,7 @@ class _Method:
 
     def with_call(self, request: Any, *more: Any, **named: Any) -> tuple[Any, Call]:
         call = self.future(request, *more, **named)
+        call.blocking = True
         return call.answer(), call
 
     def __call__(self, request: Any, *more: Any, **named: Any) -> Any:
@@ -162,6 +163,7 @@ class Call(grpc.RpcError, grpc.Call, Future):
         listener = self.network.listeners.get(channel.address)
         self.target = listener.host.name if listener else channel.address
         self.status: Status | None = None
+        self.blocking = False  # whether its caller waits: then its error is raised, however it ends
         self.responses = _Stream((4 << 20) if method == EXCHANGE else WINDOW)
         self.requests = _Stream(WINDOW)
         self._done = locks.Event()
@@ -223,7 +225,9 @@ class Call(grpc.RpcError, grpc.Call, Future):
                 if self.status is not None:
                     self.twin.hang_up()
 
-        self.network.carry(self.client.name, self.target, arrive)
+        behind = self.network.weather.behind
+        late = self.world.now + behind * self.network.random.random() if behind else 0.0
+        self.network.carry(self.client.name, self.target, arrive, after=late)
 
     def send_request(self, message: bytes | None) -> bool:
         """A further request, in the caller's thread; None: no more. False if the call is over."""
@@ -327,7 +331,7 @@ class Call(grpc.RpcError, grpc.Call, Future):
         if not self._done.wait(timeout):
             raise grpc.FutureTimeoutError
         assert self.status is not None
-        if self.status[0] is CANCELLED:
+        if self.status[0] is CANCELLED and not self.blocking:
             raise grpc.FutureCancelledError
         return self.answer()
 
