@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -31,6 +32,10 @@ from masque.wire.identity import Identity, Role
 from masque.wire.tls import find_credentials, open_channel
 from tests.client.networks import LONG, Running, job_text, running, write_small
 from tests.waiting import until
+
+HUNG = "'?party-2'?.* stopped answering"
+GONE = "'?party-2'?.* (closed the connection|stopped answering|does not answer|broke off)"
+"""What is said of a party that is suspended, or killed, in the middle of a training round."""
 
 WITHIN = 10.0
 """Seconds in which everybody must know who is at fault."""
@@ -210,7 +215,10 @@ def test_a_party_gone_in_the_middle_is_named_and_the_job_goes_on_when_it_is_back
     try:
         event = waits_for(net, job_id, "party-2")
         assert event.state == "waiting"
-        assert event.progress.reason
+        reason = event.progress.reason
+        assert re.search(r"\(in training round 'epoch \d+[^']*'\)$", reason), reason
+        said = HUNG if how == signal.SIGSTOP else GONE
+        assert re.search(said, reason), reason
         assert event.progress.round > 0, "what it goes on from"
     finally:
         net.revive("party-2")

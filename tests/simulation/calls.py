@@ -226,7 +226,9 @@ class Call(grpc.RpcError, grpc.Call, Future):
                 if self.status is not None:
                     self.twin.hang_up()
 
-        self.network.carry(self.client.name, self.target, arrive)
+        behind = self.network.weather.behind
+        late = self.world.now + behind * self.network.random.random() if behind else 0.0
+        self.network.carry(self.client.name, self.target, arrive, after=late)
 
     def send_request(self, message: bytes | None) -> bool:
         """A further request, in the caller's thread; None: no more. False if the call is over."""

@@ -5,7 +5,8 @@ Every fault ends: hosts come back, links heal, disks get room. `lasting` is when
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -27,6 +28,9 @@ KINDS = (
 )
 WEIGHTS = (4, 3, 2, 1, 3, 3, 2, 2, 1, 5)
 
+FAILS = "a disk says:"
+"""What the note of a change begins with that a full or a bad disk has refused."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -46,15 +50,34 @@ class Fault:
 
 def draw(random: Random, names: list[str], most: int) -> list[Fault]:
     """Some faults, early ones more likely than late ones."""
-    found = []
-    for _ in range(random.choice((0, 1, 1, 2, 2, 3, most))):
-        (kind,) = random.choices(KINDS, WEIGHTS)
-        who, whom = random.sample(names, 2)
-        if "disk" in kind or "write" in kind:
-            who = random.choice([name for name in names if name != "dealer"])
-        at = random.choice((0.3, 0.3, 2.0, 20.0)) * random.random()
-        lasts = random.choice((0.1, 2.0, 15.0)) * random.random()
-        found.append(Fault(kind, at, who, whom, lasts, random.randint(1, 90)))
+    count = random.choice((0, 1, 1, 2, 2, 3, most))
+    return [one(random, names, random.choices(KINDS, WEIGHTS)[0]) for _ in range(count)]
+
+
+def one(random: Random, names: list[str], kind: str) -> Fault:
+    """A fault of a kind. The dealer has no disk that could fail: it writes nothing."""
+    who, whom = random.sample(names, 2)
+    if "disk" in kind or "write" in kind:
+        who = random.choice([name for name in names if name != "dealer"])
+    at = random.choice((0.3, 0.3, 2.0, 20.0)) * random.random()
+    lasts = random.choice((0.1, 2.0, 15.0)) * random.random()
+    return Fault(kind, at, who, whom, lasts, random.randint(1, 90))
+
+
+def fired(trace: Iterable[tuple[float, str]]) -> Counter[str]:
+    """How often each kind has happened in a world; of full and bad disks, what they refused."""
+    found = Counter[str]()
+    says = {
+        f"{FAILS} {watching.no_space().strerror}": "full disk",
+        f"{FAILS} {watching.bad_disk().strerror}": "bad disk",
+    }
+    for _, text in trace:
+        if text in says:
+            found[says[text]] += 1
+        elif text.startswith("fault: "):
+            kind = text.removeprefix("fault: ").partition(" at ")[0]
+            if kind in KINDS and kind not in says.values():
+                found[kind] += 1
     return found
 
 
@@ -105,14 +128,24 @@ class Misfortune:
                 village.network.hang(host)
                 world.at(fault.lasts, lambda: village.network.resume(host))
             case "full disk" if service:
-                service.fault = _full
+                service.fault = self._full
                 world.at(fault.lasts, lambda: _mend(service))
             case "bad disk" if service:
-                service.fault = lambda kind: self._once(service, watching.bad_disk())
+                service.fault = lambda kind: self._once(service)
 
-    def _once(self, service: Service, error: OSError) -> Callable[[], None]:
+    def _full(self, kind: str) -> Callable[[], None] | None:
+        return self._fails(watching.no_space()) if kind in ("create", "write") else None
+
+    def _once(self, service: Service) -> Callable[[], None]:
         _mend(service)
-        return _raiser(error)
+        return self._fails(watching.bad_disk())
+
+    def _fails(self, error: OSError) -> Callable[[], None]:
+        def fail() -> None:
+            self.village.world.note(f"{FAILS} {error.strerror}")
+            raise error
+
+        return fail
 
     def _on_disk(self, fault: Fault) -> None:
         """The power goes in the middle of a change, of which a part may be done."""
@@ -134,14 +167,3 @@ class Misfortune:
 
 def _mend(service: Service) -> None:
     service.fault = lambda kind: None
-
-
-def _full(kind: str) -> Callable[[], None] | None:
-    return _raiser(watching.no_space()) if kind in ("create", "write") else None
-
-
-def _raiser(error: OSError) -> Callable[[], None]:
-    def fail() -> None:
-        raise error
-
-    return fail

@@ -1,7 +1,8 @@
 """What must hold in every world: monitors, which watch services from outside.
 
 masks once      no party begins twice with a seed, and none expands a position of one twice
-declared        what is revealed is in the durable ledger before; so is what is sealed
+declared        what is revealed is in the durable ledger before; so is what is sealed; and both
+                are what the job's owner has asked for (`Order.discloses`)
 one end         a job that was told to have ended one way never ends another way
 named           a job that failed names its culprit
 accidents       no service meets an exception that nobody foresaw
@@ -13,22 +14,27 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 from masque.errors import MasqueError
+from masque.jobs.conducting import ConductedJob
 from masque.jobs.states import State
 from masque.mpc.dealer import Dealer
 from masque.mpc.graph import Block, Node
 from masque.mpc.party import Party
 from masque.v1 import coordinator_pb2, party_pb2
+from services.coordinator.store import Store
 from services.party.attempt import Attempt
 from tests.simulation import servers
 from tests.simulation.villages import Village
 from tests.simulation.worlds import World
+
+Opening = tuple[str, int, str]
+"""Job, attempt, what."""
 
 ENDS = {State.SUCCEEDED.value, State.FAILED.value, State.CANCELLED.value}
 SHOWN = ("job", "state", "attempt", "round", "reason", "culprit", "error", "text", "dataset")
@@ -36,15 +42,20 @@ SHOWN = ("job", "state", "attempt", "round", "reason", "culprit", "error", "text
 
 @dataclass(eq=False)
 class Monitors:
-    """The monitors of one world."""
+    """The monitors of one world. `asked`: what each job may disclose, and to whom; `begun_at`
+    and `over_at`: when a coordinator first had a job in its hands, and when it stored its end.
+    """
 
     village: Village
     ends: dict[str, str] = field(default_factory=dict)
     attempts: int = 0
+    asked: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    begun_at: dict[str, float] = field(default_factory=dict)
+    over_at: dict[str, float] = field(default_factory=dict)
     _seeds: set[bytes] = field(default_factory=set)
     _dealt: set[bytes] = field(default_factory=set)
     _drawn: set[tuple[bytes, int]] = field(default_factory=set)
-    _ledgers: dict[str, tuple[int, set[tuple[str, int, str]]]] = field(default_factory=dict)
+    _ledgers: dict[str, tuple[int, dict[Opening, tuple[str, ...]]]] = field(default_factory=dict)
 
     @property
     def world(self) -> World:
@@ -100,22 +111,44 @@ class Monitors:
     # -- openings --------------------------------------------------------------------------------
 
     def opens(self, job: str, attempt: int, what: str) -> None:
-        """A party lets others see something: is that in its ledger, whatever happens?"""
+        """A party lets others see something: is that in its ledger, whatever happens, and has
+        anybody asked for it?
+        """
         name = self.world.here.name
-        if (job, attempt, what) not in self._disclosed(name):
+        to = self._disclosed(name).get((job, attempt, what))
+        if to is None:
             self.broken("declared", f"{name} opens {what!r} of {job}, attempt {attempt}")
+        else:
+            self.noted(name, job, what, to)
 
-    def _disclosed(self, name: str) -> set[tuple[str, int, str]]:
+    def noted(self, name: str, job: str, what: str, to: Sequence[str]) -> None:
+        """A ledger says that something was opened to somebody: the job's owner has asked for it."""
+        due = self.asked[job].get(what)
+        if due != tuple(to):
+            text = f"{name} opens {what!r} of {job} to {', '.join(to)}; asked was {due}"
+            self.broken("declared", text)
+
+    def _disclosed(self, name: str) -> dict[Opening, tuple[str, ...]]:
         raw = self.village.services[name].disk.durable("ledger.jsonl")
-        size, found = self._ledgers.get(name, (0, set()))
+        size, found = self._ledgers.get(name, (0, {}))
         if len(raw) != size:
-            found = set()
+            found = {}
             for line in raw.splitlines():
                 with suppress(ValueError, KeyError):  # torn, or of another kind
                     entry = json.loads(line)["entry"]
-                    found.add((entry["job"], entry["attempt"], entry["what"]))
+                    to = tuple(entry["to"])
+                    found[entry["job"], entry["attempt"], entry["what"]] = to
             self._ledgers[name] = len(raw), found
         return found
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def stored(self, job: ConductedJob) -> None:
+        """A coordinator has stored a job."""
+        if not self.world.here.dead:
+            self.begun_at.setdefault(job.job_id, self.world.now)
+            if job.ended:
+                self.over_at.setdefault(job.job_id, self.world.now)
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -178,6 +211,12 @@ def monitoring(monitors: Monitors) -> Iterator[None]:
     def answers(context: Any, message: Any, request: Any) -> None:
         monitors.answers(message, request)
 
+    update = Store.update
+
+    def stored(store: Any, job: ConductedJob, *more: Any, **named: Any) -> None:
+        update(store, job, *more, **named)
+        monitors.stored(job)
+
     def dealing(dealer: Any, program: Any, seeds: Sequence[bytes]) -> None:
         monitors.dealing(seeds)
 
@@ -187,6 +226,7 @@ def monitoring(monitors: Monitors) -> Iterator[None]:
         mock.patch.object(Party, "open", _wrapped(Party.open, opens)),
         mock.patch.object(Attempt, "run", _wrapped(Attempt.run, rounds)),
         mock.patch.object(Dealer, "__init__", _wrapped(Dealer.__init__, dealing)),
+        mock.patch.object(Store, "update", stored),
         mock.patch.object(servers.Context, "observe", answers),
     ):
         yield

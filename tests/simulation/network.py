@@ -32,13 +32,16 @@ SILENT = "keepalive watchdog timeout"
 
 @dataclass
 class Weather:
-    """How a network behaves. Seconds, and shares of one."""
+    """How a network behaves. Seconds, and shares of one. What comes `twice` may come the second
+    time up to `behind` seconds after the first.
+    """
 
     least: float = 0.0002
     most: float = 0.003
     slow: float = 0.0
     slowest: float = 0.5
     twice: float = 0.0
+    behind: float = 0.0
 
 
 @dataclass(eq=False)

@@ -11,7 +11,8 @@ import numpy as np
 from masque.data.kept import KeptModels
 from masque.data.store import Store as Shares
 from masque.errors import NotFound
-from masque.jobs.chain import DELETED
+from masque.jobs.chain import DELETED, OPENED
+from masque.jobs.ledger import disclosure
 from masque.mpc import sharing
 from masque.mpc.types import Ring
 from masque.wire.ledgers import VerifiedLedger, verify_ledger
@@ -61,6 +62,10 @@ class Remains:
         """A party's share of the data, or nothing where it was deleted."""
         story = self.story
         noted = [line.entry.get("upload") for line in ledger.chain.lines if line.kind == DELETED]
+        for line in ledger.chain.lines:
+            if line.kind == OPENED:
+                said = disclosure(line)
+                story.monitors.noted(name, said.job, said.what, said.to)
         try:
             entry = store.entry(NAME)
         except NotFound:

@@ -21,8 +21,11 @@ from tests.simulation.stories import Order, Story
 from tests.simulation.villages import JOB, Ground, Village
 from tests.simulation.worlds import Host, Violation, World
 
-SETTLED = 400.0
-"""Seconds after the last fault within which everything must have come right."""
+SETTLED = 90.0
+"""Seconds after the last fault within which everything must have come right: twice the longest."""
+
+MARGIN = 5.0
+"""Seconds after a job's time is used up within which its end must be stored."""
 
 AGAIN = 0.05
 """Seconds between two looks at what has come so far."""
@@ -77,6 +80,7 @@ def plan(seed: int) -> Plan:
         slow=random.choice((0.0, 0.0, 0.02, 0.1)),
         slowest=random.choice((0.05, 0.5, 2.0)),
         twice=random.choice((0.0, 0.1)),
+        behind=Random(f"{seed}/behind").choice((0.0, 0.0, 6.0)),
     )
     if seed % REAL == REAL - 1:
         orders = [Order("real-1", 2)]
@@ -138,6 +142,7 @@ def run(seed: int, ground: Ground, *, chosen: Plan | None = None, tracing: bool 
                 _lose(story, what.lost, Random(f"{seed}/lost"))
             _follow(world, story, misfortune, lost=what.lost)
             if not world.violations:
+                _check_times(world, story, what, misfortune.last)
                 _check(world, story, what, due)
         finally:
             village.close()
@@ -182,6 +187,16 @@ def _follow(world: World, story: Story, misfortune: Misfortune, *, lost: str) ->
     left = [o.job_id for o in story.orders if o.job_id not in story.outcomes]
     states = ", ".join(f"{job}: {story.ended.get(job)}" for job in left)
     world.break_rule("stuck", f"{world.now:.0f} s, and no end of {states}")
+
+
+def _check_times(world: World, story: Story, what: Plan, last: float) -> None:
+    """Every job has ended in its time: where a host is lost, that is what `job_seconds` says."""
+    for job_id, ended in story.monitors.over_at.items():
+        begun = story.monitors.begun_at[job_id]
+        due = max(begun + JOB, last) if what.lost else max(begun, last) + SETTLED
+        if ended > due + MARGIN:
+            text = f"{job_id} ended at {ended:.1f} s, and its time was up at {due:.1f} s"
+            world.break_rule("stuck", text)
 
 
 def _check(world: World, story: Story, what: Plan, due: dict[str, NDArray[Any]]) -> None:

@@ -18,7 +18,7 @@ from masque.data.shares import Chunk
 from masque.data.table import TableInfo
 from masque.errors import Conflict, MasqueError, NotFound, Refused, Unavailable, passing
 from masque.jobs.bound import BoundJob
-from masque.jobs.spec import parse
+from masque.jobs.spec import EVERYBODY, JobSpec, parse
 from masque.mpc import prg
 from masque.mpc import sharing as splitting
 from masque.mpc.types import Ring
@@ -62,6 +62,22 @@ class Order:
     def steps(self) -> int:
         """Training rounds that are run."""
         return 1 if self.stop else 3
+
+    @property
+    def discloses(self) -> dict[str, tuple[str, ...]]:
+        """What its owner has asked for, as ledgers name it, and who may see it; nothing else."""
+        found: dict[str, tuple[str, ...]] = {}
+        if self.real:
+            for epoch in range(1, self.epochs + 1):
+                found[f"epoch {epoch} within bounds"] = ("parties", "coordinator", "dealer")
+        if self.stop:
+            found["stop"] = ("parties",)
+        outputs = ("weights", "intercept") if self.real else ("gram",)
+        if self.output == "public":
+            found |= dict.fromkeys(outputs, (EVERYBODY,))
+        if self.output == "sealed":
+            found |= {f"share of {name}, sealed": ("analyst",) for name in outputs}
+        return found
 
     @property
     def text(self) -> str:
@@ -128,6 +144,7 @@ class Story:
 
     def begin(self) -> None:
         """Somebody shares data; others wait for it."""
+        self.monitors.asked = {order.job_id: order.discloses for order in self.orders}
         world, owner = self.village.world, self.village.clients["owner"]
         self.clear, self.info = clear_table(self.rows)
         world.spawn(owner, "share", self._share)
@@ -172,7 +189,7 @@ class Story:
         world.sleep(order.after)
         with Services(self.village.profile("analyst")) as services:
             spec = parse(order.text)
-            self._try(lambda: jobs.submit(services, order.text, spec, order.job_id))
+            self._try(lambda: self._submit(services, order, spec))
             self.accepted.add(order.job_id)
             world.note(f"acknowledged: job {order.job_id}")
             if order.cancelled:
@@ -208,6 +225,12 @@ class Story:
                 stub.DeleteDataset(party_pb2.DeleteDatasetRequest(name=NAME), timeout=10.0)
         except NotFound:
             return  # an answer was lost
+
+    def _submit(self, services: Services, order: Order, spec: JobSpec) -> None:
+        try:
+            jobs.submit(services, order.text, spec, order.job_id)
+        except Conflict as error:  # nobody else uses this id
+            self.village.world.break_rule("recovers", f"{order.job_id}: {error.message}")
 
     def _cancel(self, services: Services, job_id: str) -> None:
         try:

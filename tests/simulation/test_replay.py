@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.simulation.__main__ import main
+from tests.simulation.mutations import PLANTS
 from tests.simulation.seeds import run
 from tests.simulation.villages import ground as prepared
 
@@ -52,6 +57,30 @@ def _backwards() -> list[str]:
     with prepared() as ground:
         traces = [run(seed, ground, tracing=True).trace for seed in reversed(SEEDS)]
     return [hashlib.sha256(repr(trace).encode()).hexdigest() for trace in traces]
+
+
+def test_a_seed_that_fails_is_told_with_the_command_that_replays_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["simulate", *arguments])
+        assert main() == 1
+        return capsys.readouterr().out
+
+    with PLANTS["one thing more"].how():
+        first = told("1-2").partition("replay it: ")
+        command = first[2].splitlines()[0]
+        assert command == "make simulate SEED=1"
+        replays = [told("--seed", command.partition("=")[2]) for _ in range(2)]
+    assert "\nseed 1: declared: " in first[0]
+    assert replays[0] == replays[1]
+    seen, again = events(first[0]), events(replays[0])
+    assert len(again) >= len(seen) > 10
+    assert again[-len(seen) :] == seen
+
+
+def events(told: str) -> list[str]:
+    return [line for line in told.splitlines() if re.match(r" +\d+\.\d{4}  ", line)]
 
 
 def test_the_commands_of_the_page_run() -> None:

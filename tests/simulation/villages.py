@@ -248,6 +248,7 @@ class Village:
         seed = self.world.seed
         self.random = Random(f"{seed}/disks")
         self.root = Path(tempfile.mkdtemp(dir=self.ground.root))
+        self.world.folder = f"{self.root}/"
         self.network = Network(self.world, Random(f"{seed}/network"), self.weather)
         patches.use(self.network)
         for role, name in (

@@ -28,7 +28,10 @@ _depth = [0]
 
 
 def attach(disk: Disk) -> None:
-    """From now on, `disk` hears what is done below its root."""
+    """From now on, `disk` hears what is done below its root; what is there is dated now."""
+    for folder, _, files in os.walk(disk.root):
+        for name in files:
+            _date(os.path.join(folder, name))
     _disks[str(disk.root)] = disk
     _depth[:] = [len(disk.root.parts) - 1]
 

@@ -122,6 +122,7 @@ class World:
         self.errors: list[BaseException] = []
         self.trace: list[tuple[float, str]] = []
         self.tracing = tracing
+        self.folder = ""  # of all disks: it has another name in every run, and none in traces
         self.steps = 0
         self._numbers = 0
         self._alarms: list[Alarm] = []
@@ -135,11 +136,11 @@ class World:
 
     def note(self, text: str) -> None:
         """An event worth seeing in a trace."""
-        self.trace.append((self.now, text))
+        self.trace.append((self.now, text.replace(self.folder, "")))
 
     def break_rule(self, rule: str, text: str, error: BaseException | None = None) -> None:
         """A rule was broken: the seed has found something."""
-        self.violations.append(Violation(rule, text))
+        self.violations.append(Violation(rule, text.replace(self.folder, "")))
         self.note(f"VIOLATION {rule}: {text}")
         if error is not None:
             self.errors.append(error)

@@ -25,7 +25,7 @@ LIMITS = {
     "descriptors": 0.1,
     "sockets": 0.1,
     "threads": 0.2,  # pools fill up
-    "files": 6.0,
+    "files": 2.0,  # at a party one that tells the attempt, and in one of four jobs what it opened
     "stored": 64 << 10,  # ledger lines, events, sealed results, logs
 }
 """What a job may leave behind, once services have run for a while."""
