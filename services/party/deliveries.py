@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from masque.data.disk import make_directory
+from masque.data.disk import make_directory, sync, unwritable
 from masque.errors import MasqueError
 from services.party.results import Sealed, write_whole
 
@@ -74,12 +74,22 @@ class Deliveries:
             )
         return found.items
 
-    def discard(self, job_id: str) -> None:
-        """They are not needed any more; what cannot be removed is of an attempt that is over."""
+    def remove(self, job_id: str) -> None:
+        """Returns once they are gone for good. Raises MasqueError if they cannot be removed."""
+        path = self._path(job_id)
         try:
-            self._path(job_id).unlink(missing_ok=True)
+            if path.exists():
+                path.unlink()
+                sync(self._directory)
         except OSError as error:
-            _log.warning("results not removed", job=job_id, reason=error.strerror)
+            raise unwritable(path, error) from None
+
+    def discard(self, job_id: str) -> None:
+        """They are of an attempt that is over; what cannot be removed goes at the next start."""
+        try:
+            self.remove(job_id)
+        except MasqueError as error:
+            _log.warning("results not removed", job=job_id, error=error)
 
     def jobs(self) -> list[str]:
         """Jobs of which there is something."""

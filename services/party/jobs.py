@@ -124,6 +124,7 @@ class Jobs:
         if job is None:
             job = Job(state, self._workshop)
         job.forget(sender)
+        self._deliveries.remove(job_id)
         self._checkpoints.forget(job_id)
 
     def knows(self, job_id: str) -> bool:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 
 from tests.simulation import watching
-from tests.simulation.villages import Service, Village
+from tests.simulation.villages import Service, Trouble, Village
 
 KINDS = (
     "power cut",
@@ -128,17 +129,20 @@ class Misfortune:
                 village.network.hang(host)
                 world.at(fault.lasts, lambda: village.network.resume(host))
             case "full disk" if service:
-                service.fault = self._full
-                world.at(fault.lasts, lambda: _mend(service))
+                service.faults.append(self._full)
+                world.at(fault.lasts, lambda: _mend(service, self._full))
             case "bad disk" if service:
-                service.fault = lambda kind: self._once(service)
+                self._once(service)
 
     def _full(self, kind: str) -> Callable[[], None] | None:
         return self._fails(watching.no_space()) if kind in ("create", "write") else None
 
-    def _once(self, service: Service) -> Callable[[], None]:
-        _mend(service)
-        return self._fails(watching.bad_disk())
+    def _once(self, service: Service) -> None:
+        def trouble(kind: str) -> Callable[[], None]:
+            _mend(service, trouble)
+            return self._fails(watching.bad_disk())
+
+        service.faults.append(trouble)
 
     def _fails(self, error: OSError) -> Callable[[], None]:
         def fail() -> None:
@@ -150,20 +154,20 @@ class Misfortune:
     def _on_disk(self, fault: Fault) -> None:
         """The power goes in the middle of a change, of which a part may be done."""
         service, left = self.village.services[fault.who], [fault.change]
-        before = service.fault
         world, after = self.village.world, fault.lasts
 
         def count(kind: str) -> Callable[[], None] | None:
             left[0] -= 1
-            if left[0] > 0 or (not service.up and left[0] == 0):
-                return before(kind)
-            _mend(service)
+            if left[0] > 0 or not service.up:
+                return None
+            _mend(service, count)
             world.note(f"fault: {fault}")
             self._ends(after)
             return lambda: service.crash_within(power=True, after=after)
 
-        service.fault = count
+        service.faults.append(count)
 
 
-def _mend(service: Service) -> None:
-    service.fault = lambda kind: None
+def _mend(service: Service, trouble: Trouble) -> None:
+    with suppress(ValueError):
+        service.faults.remove(trouble)

@@ -3,6 +3,7 @@
 masks once      no party begins twice with a seed, and none expands a position of one twice
 declared        what is revealed is in the durable ledger before; so is what is sealed; and both
                 are what the job's owner has asked for (`Order.discloses`)
+released once   what is sealed leaves a party in one attempt of a job only
 one end         a job that was told to have ended one way never ends another way
 named           a job that failed names its culprit
 accidents       no service meets an exception that nobody foresaw
@@ -55,6 +56,7 @@ class Monitors:
     _seeds: set[bytes] = field(default_factory=set)
     _dealt: set[bytes] = field(default_factory=set)
     _drawn: set[tuple[bytes, int]] = field(default_factory=set)
+    _handed: dict[tuple[str, str], int] = field(default_factory=dict)
     _ledgers: dict[str, tuple[int, dict[Opening, tuple[str, ...]]]] = field(default_factory=dict)
 
     @property
@@ -163,7 +165,16 @@ class Monitors:
                     self.ended(job.job_id, job.state)
         elif isinstance(message, party_pb2.SealedChunk) and message.recipient:
             what = f"share of {message.output}, sealed"
+            self.hands_over(request.job_id, request.attempt)
             self.opens(request.job_id, request.attempt, what)
+
+    def hands_over(self, job_id: str, attempt: int) -> None:
+        """A party hands over results of a job."""
+        name = self.world.here.name
+        first = self._handed.setdefault((name, job_id), attempt)
+        if first != attempt:
+            text = f"{name} hands over {job_id} of attempt {first}, and of attempt {attempt}"
+            self.broken("released once", text)
 
     def ended(self, job_id: str, state: str) -> None:
         """Somebody is told that a job has ended so."""

@@ -5,21 +5,16 @@ Those of a kind of fault meet no other kind: `Planted.plan`. See `test_mutations
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from math import prod
-from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from masque.data import checkpoints, disk, pages, upload
-from masque.errors import Conflict, MasqueError, Unavailable, passing
+from masque.data import checkpoints, pages, upload
 from masque.jobs import computing, conducting, ledger
 from masque.jobs.bound import BoundJob
 from masque.jobs.conducting import ConductedJob
@@ -29,10 +24,23 @@ from masque.mpc.graph import Block
 from masque.mpc.program import Call, Opening, Program, Ref, TrainingRound
 from masque.mpc.trace import Trace
 from services.coordinator import course, service, store
+from services.coordinator.parting import Parting
+from services.coordinator.room import Room
 from services.dealer import dealing
 from services.party import attempt
+from services.party.workshop import PartyWorkshop
 from tests.services.handmade import SCALE, compile_handmade
 from tests.simulation import faults, shortcuts
+from tests.simulation.fault_mutations import (
+    glued_ledger,
+    jobs_on_a_full_disk,
+    no_answer_is_a_no,
+    old_attempts_heard,
+    openings_on_a_full_disk,
+    prepared_anew,
+    submitted_anew,
+    torn_checkpoints,
+)
 from tests.simulation.network import Weather
 from tests.simulation.seeds import Plan, plan
 from tests.simulation.villages import JOB
@@ -256,134 +264,38 @@ def careless() -> Iterator[None]:
         yield
 
 
-# -- for one kind of fault -------------------------------------------------------------------------
+@contextmanager
+def room_for_ever() -> Iterator[None]:
+    """The coordinator gives back no room that a job has had."""
+    with mock.patch.object(Room, "release", _nothing):
+        yield
 
 
 @contextmanager
-def submitted_anew() -> Iterator[None]:
-    """Duplicated requests: a job that is submitted twice is taken as a new one twice."""
-    add, find = store.Store.add, store.Store.job
+def memory_for_ever() -> Iterator[None]:
+    """A party counts the memory of attempts that are over."""
+    with mock.patch.object(PartyWorkshop, "closed", _nothing):
+        yield
 
-    def added(self: Any, job: Any) -> None:
-        with self._transaction() as database:
-            for table in ("owed", "events", "sealed", "jobs"):
-                database.execute(f"DELETE FROM {table} WHERE job_id=?", (job.job_id,))
-        add(self, job)
 
-    def found(self: Any, job_id: str) -> Any:
-        accepting = sys._getframe(1).f_code.co_name in ("submit", "_bind")
-        return None if accepting else find(self, job_id)
+@contextmanager
+def nobody_told() -> Iterator[None]:
+    """Parties do not hear that a job has ended."""
+    with mock.patch.object(Parting, "_tell_all", return_value=True):
+        yield
 
+
+@contextmanager
+def released_again() -> Iterator[None]:
+    """What is broken off while results are handed over begins anew, and parties take part."""
+    given = (computing.GiveResults(),)
+    asked = dict(computing.TABLE[computing.FetchResults])
+    asked[State.FINISHING] = lambda job, event: (job, given)
+    table = dict(computing.TABLE) | {computing.FetchResults: asked}
     with (
-        mock.patch.object(store.Store, "add", added),
-        mock.patch.object(store.Store, "job", found),
+        mock.patch.object(computing, "TABLE", table),
+        mock.patch.object(conducting, "_break_off", conducting._another),
     ):
-        yield
-
-
-@contextmanager
-def prepared_anew() -> Iterator[None]:
-    """Duplicated requests: a party that is asked twice to prepare an attempt begins it twice."""
-    real = computing.step
-
-    def step(state: Any, event: Any) -> Any:
-        after, effects = real(state, event)
-        same = isinstance(event, computing.Prepare) and not effects
-        if same and state.state is not State.PREPARING:
-            after, effects = computing._prepare(state, event)
-            effects = (computing.Release(state.attempt, "it was asked for again"), *effects)
-        return after, effects
-
-    with mock.patch.object(computing, "step", step):
-        yield
-
-
-@contextmanager
-def glued_ledger() -> Iterator[None]:
-    """Torn writes: what comes after a torn line of the ledger is written behind it."""
-    with mock.patch.object(ledger.Ledger, "_repair", _nothing):
-        yield
-
-
-@contextmanager
-def torn_checkpoints() -> Iterator[None]:
-    """Torn writes: checkpoints are written in place, and what of them is missing is read as 0."""
-
-    def written(path: Path, content: bytes) -> None:
-        if path.suffix != checkpoints._SUFFIX:
-            disk.replace(path, content)
-            return
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        os.write(descriptor, content)
-        os.close(descriptor)
-        disk.sync(path.parent)
-
-    def read(stored: bytes, *key_and_place: object) -> bytes:
-        head, end, words = stored.partition(b"\n")
-        if not end:
-            return stored
-        shapes = json.loads(head)["registers"].values()
-        return head + end + words.ljust(8 * sum(map(prod, shapes)), bytes(1))
-
-    with (
-        mock.patch.object(checkpoints, "replace", written),
-        mock.patch.object(checkpoints, "seal", lambda content, *_: content),
-        mock.patch.object(checkpoints, "unseal", read),
-    ):
-        yield
-
-
-@contextmanager
-def openings_on_a_full_disk() -> Iterator[None]:
-    """Full disk: a party opens though its ledger could not be written."""
-
-    def forgive(self: Any, kind: Any, error: object, trace: object) -> bool:
-        return isinstance(error, OSError)
-
-    with mock.patch.object(ledger._Disk, "__exit__", forgive):
-        yield
-
-
-@contextmanager
-def jobs_on_a_full_disk() -> Iterator[None]:
-    """Full disk: a job is acknowledged though it could not be stored."""
-    real = store.Store.add
-
-    def add(self: Any, job: Any) -> None:
-        try:
-            real(self, job)
-        except Conflict:
-            raise
-        except MasqueError:
-            return
-
-    with mock.patch.object(store.Store, "add", add):
-        yield
-
-
-@contextmanager
-def no_answer_is_a_no() -> Iterator[None]:
-    """Partitions and cuts: the coordinator takes an answer that was lost for a refusal."""
-
-    def again(error: Exception) -> bool:
-        return passing(error) and not isinstance(error, Unavailable)
-
-    with mock.patch.object(course, "passing", again):
-        yield
-
-
-@contextmanager
-def old_attempts_heard() -> Iterator[None]:
-    """Reordering: a party that has begun an attempt obeys a request of the one before."""
-    real = computing.step
-
-    def step(state: Any, event: Any) -> Any:
-        if isinstance(event, computing.Prepare) and event.attempt < state.attempt:
-            after, effects = computing._prepare(state, event)
-            return after, (computing.Release(state.attempt, "another was asked for"), *effects)
-        return real(state, event)
-
-    with mock.patch.object(computing, "step", step):
         yield
 
 
@@ -406,6 +318,10 @@ PLANTS: dict[str, Planted] = {
     "nobody named": Planted("named", nobody_named, range(1, 200)),
     "wrong checkpoints": Planted("exact", wrong_checkpoints, range(1, 60)),
     "no second try": Planted("recovers", no_second_try, range(1, 60)),
+    "room for ever": Planted("leaves nothing", room_for_ever, range(1, 10)),
+    "memory for ever": Planted("leaves nothing", memory_for_ever, range(1, 10)),
+    "nobody told": Planted("leaves nothing", nobody_told, range(1, 10)),
+    "released again": Planted("released once", released_again, range(1, 400)),
     "careless": Planted("accidents", careless, range(1, 10)),
     "submitted anew": Planted("recovers", submitted_anew, range(1, 10), (), TWICE),
     "prepared anew": Planted("recovers", prepared_anew, range(1, 10), (), TWICE),

@@ -15,6 +15,7 @@ from masque.errors import MasqueError
 from tests.simulation import patches
 from tests.simulation.faults import Fault, Misfortune, draw
 from tests.simulation.invariants import Monitors, monitoring
+from tests.simulation.leftovers import Leftovers
 from tests.simulation.network import Weather
 from tests.simulation.remains import Remains
 from tests.simulation.stories import Order, Story
@@ -45,6 +46,7 @@ class Plan:
     faults: tuple[Fault, ...]
     lost: str = ""
     deletes: bool = False
+    at_once: int = 8
 
     def __str__(self) -> str:
         jobs = ", ".join(str(order) for order in self.orders)
@@ -96,12 +98,20 @@ def plan(seed: int) -> Plan:
             )
             for number in range(1, random.choice((1, 1, 1, 2)) + 1)
         ]
+    crowd = Random(f"{seed}/crowd")
+    if crowd.random() < 0.06 and not orders[0].real:
+        orders = [replace(o, cancelled=crowd.random() < 0.5) for o in orders]
+        for number in range(len(orders) + 1, 5):
+            cancelled = crowd.random() < 0.5
+            after = crowd.random() * 0.2
+            orders.append(Order(f"job-{number}", cancelled=cancelled, after=after))
     names = ["dealer", *parties, "coordinator"]
     faults = draw(random, names, 5)
     lost = random.choice(names[:-1]) if random.random() < 0.04 else ""
     deletes = not lost and random.random() < 0.15
     rows = random.choice((10, 14)) if seed % REAL != REAL - 1 else 10
-    return Plan(parties, tuple(orders), rows, weather, tuple(faults), lost, deletes)
+    at_once = crowd.choice((1, 2, 8))
+    return Plan(parties, tuple(orders), rows, weather, tuple(faults), lost, deletes, at_once)
 
 
 _due: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
@@ -127,12 +137,13 @@ def run(seed: int, ground: Ground, *, chosen: Plan | None = None, tracing: bool 
     real = any(order.real for order in what.orders)
     due = _due_of(what, ground) if real and chosen is None else {}
     world = World(seed, tracing=tracing)
-    village = Village(world, ground, what.parties, what.weather)
+    village = Village(world, ground, what.parties, what.weather, what.at_once)
     monitors = Monitors(village)
     story = Story(village, monitors, list(what.orders), what.rows, Random(f"{seed}/story"))
     story.deletes = what.deletes
     misfortune = Misfortune(village, list(what.faults))
-    with patches.logging_to(monitors.heard), monitoring(monitors):
+    leftovers = Leftovers(village)
+    with patches.logging_to(monitors.heard), monitoring(monitors), leftovers.watching():
         try:
             village.boot()
             world.run(lambda: village.up, 30.0)
@@ -143,6 +154,8 @@ def run(seed: int, ground: Ground, *, chosen: Plan | None = None, tracing: bool 
             _follow(world, story, misfortune, lost=what.lost)
             if not world.violations:
                 _check_times(world, story, what, misfortune.last)
+                if not what.lost:
+                    leftovers.check(world)
                 _check(world, story, what, due)
         finally:
             village.close()

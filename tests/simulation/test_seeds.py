@@ -50,6 +50,7 @@ def test_what_is_planned_has_everything_often_enough() -> None:
         "long after others": sum(what.weather.twice * what.weather.behind > 0 for what in plans),
         "slow messages": sum(what.weather.slow > 0 for what in plans),
         "two jobs": sum(len(what.orders) == 2 for what in plans),
+        "more jobs than may run": sum(len(p.orders) > p.at_once for p in plans),
         "early stopping": sum(order.stop for order in orders),
         "cancelled": sum(order.cancelled for order in orders),
         "deleted": sum(what.deletes for what in plans),

@@ -144,6 +144,10 @@ def _serve(server: Any, settings: Any, prepare: Any = None, numbers: Any = None)
         server.stop(0.5, patience=settings.stop_seconds)
 
 
+Trouble = Callable[[str], Callable[[], None] | None]
+"""Hears of every change of a disk, by its kind; what it returns happens instead, and raises."""
+
+
 @dataclass(eq=False)
 class Service:
     """A service in all its lives."""
@@ -156,7 +160,7 @@ class Service:
     stopping: locks.Event = field(init=False)
     up: bool = False
     lives: int = 0
-    fault: Callable[[str], Callable[[], None] | None] = lambda kind: None
+    faults: list[Trouble] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -177,7 +181,8 @@ class Service:
         world.spawn(self.host, "main", partial(self._main, root))
 
     def _fault(self, kind: str) -> Callable[[], None] | None:
-        return self.fault(kind)
+        acts = (trouble(kind) for trouble in list(self.faults))
+        return next((act for act in acts if act is not None), None)
 
     def _main(self, root: Path) -> None:
         world = self.village.world
@@ -237,6 +242,7 @@ class Village:
     ground: Ground
     parties: tuple[str, ...]
     weather: Weather
+    at_once: int = 8
     root: Path = field(init=False)
     network: Network = field(init=False)
     services: dict[str, Service] = field(default_factory=dict)
@@ -335,6 +341,7 @@ class Village:
                 "store": root / "jobs.sqlite",
                 "dealer": {"name": "dealer", "address": _ADDRESSES["dealer"]},
                 "parties": [{"name": p, "address": _ADDRESSES[p]} for p in self.parties],
+                "jobs": self.at_once,
                 "lease_seconds": LEASE,
                 "job_seconds": JOB,
             }
