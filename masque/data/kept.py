@@ -21,7 +21,7 @@ from masque.errors import MasqueError, NotFound
 
 
 class KeptModels:
-    """The models kept in `directory`; those of versions that did not encrypt them are encrypted."""
+    """The models kept in `directory`. MasqueError if one is sealed with another key than `key`."""
 
     def __init__(self, directory: Path, key: StoreKey) -> None:
         self._directory, self._key = directory, key
@@ -77,9 +77,9 @@ class KeptModels:
 
 
 def rekey(directory: Path, known: list[StoreKey], key: StoreKey) -> int:
-    """Encrypt every share with `key`, whether it is plain or sealed with one of `known`.
+    """Encrypt every share with `key` that is sealed with one of `known`.
 
-    Returns how many were not yet. What a crash left behind is removed first. Each file is replaced
+    Returns how many. A plain one is nobody's whom we know: it stays as it is, and is not believed. What a crash left behind is removed first. Each file is replaced
     by itself, so a crash leaves a mixture that doing it again completes. Errors: MasqueError naming
     a file under an unknown key; OSError.
     """
@@ -87,11 +87,10 @@ def rekey(directory: Path, known: list[StoreKey], key: StoreKey) -> int:
     keys, count = {each.name: each for each in known}, 0
     for path in sorted(directory.glob("*/*.share")):
         stored = path.read_bytes()
-        if key_of(stored) == key.name:
+        if key_of(stored) in (key.name, None):
             continue
         at = place(directory, path.parent.name, path.name)
-        content = stored if key_of(stored) is None else unseal(stored, keys, at)
-        replace(path, seal(content, key, at))
+        replace(path, seal(unseal(stored, keys, at), key, at))
         count += 1
     return count
 

@@ -84,14 +84,17 @@ def test_kept_shares_are_sealed_to_their_place(tmp_path: Path) -> None:
         KeptModels(tmp_path / "kept", StoreKey(os.urandom(32)))
 
 
-def test_shares_of_an_earlier_version_are_encrypted(tmp_path: Path) -> None:
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "weights.share").write_bytes(SHARE)
-    (tmp_path / "old" / ".new-1").write_bytes(b"left by a crash")
-    kept = KeptModels(tmp_path, StoreKey(os.urandom(32)))
-    assert kept.share("old", "weights") == SHARE
-    assert [path.name for path in (tmp_path / "old").iterdir()] == ["weights.share"]
-    assert SHARE[:64] not in (tmp_path / "old" / "weights.share").read_bytes()
+def test_a_share_that_nobody_has_sealed_is_not_believed(tmp_path: Path) -> None:
+    """Who can write the disk, and has no key, plants no model; neither does a rotation."""
+    (tmp_path / "planted").mkdir()
+    (tmp_path / "planted" / "weights.share").write_bytes(SHARE)
+    (tmp_path / "planted" / ".new-1").write_bytes(b"left by a crash")
+    first, second = StoreKey(os.urandom(32)), StoreKey(os.urandom(32))
+    for key, known in ((first, first), (second, first)):
+        assert rekey(tmp_path, [known], key) == 0
+        with pytest.raises(MasqueError, match="planted/weights.share was stored under another key"):
+            KeptModels(tmp_path, key).share("planted", "weights")
+    assert [path.name for path in (tmp_path / "planted").iterdir()] == ["weights.share"]
 
 
 # -- rotation ------------------------------------------------------------------------------------
