@@ -119,7 +119,7 @@ def address_of(place: Place) -> str | None:
     """Where a service says that it answers, or None."""
     try:
         return str(json.loads(place.ready.read_text(encoding="utf-8"))["address"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -96,7 +96,7 @@ def _layers_differ(mine: str, theirs: str) -> str:
         if len(one["layers"]) != len(two["layers"]):
             counts = len(one["layers"]), len(two["layers"])
             return f"it has {counts[0]} layers besides dropout, this job's has {counts[1]}"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "its description cannot be read"
     return ""
 

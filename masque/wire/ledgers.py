@@ -73,7 +73,7 @@ class VerifiedLedger:
 def parse_head(text: str) -> Head:
     """A head as it is shown, `number:hash`. Raises InputError."""
     number, _, digest = text.partition(":")
-    if not number.isdecimal() or not re.fullmatch("[0-9a-f]{64}", digest):
+    if not re.fullmatch("[0-9]{1,18}", number) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise InputError(
             f"{text[:80]!r} is no head of a ledger.",
             hint="Give it as `masque ledger verify` has shown it: a number, a colon, 64 digits.",

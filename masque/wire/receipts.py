@@ -158,7 +158,7 @@ def verify_receipt(content: Any, trust: Trust) -> Receipt:
         for statement in statements:
             _check_statement(bound, statement, statements[0])
             notes += _other_versions(statement, statements[0])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):
         raise _bad("a part of it is missing or of the wrong kind") from None
     return Receipt(bound, statements, content, tuple(notes), conditions)
 

@@ -58,6 +58,7 @@ from tests.client.test_network_model import trained as network
 from tests.data.files import GOOD, HEADER, PATIENTS
 from tests.hostile import stores
 from tests.jobs import examples
+from tests.jobs.test_starting import of_job, started
 from tests.services.test_settings import PARTY
 from tests.wire.conftest import PROJECT, Project
 
@@ -217,7 +218,21 @@ def _jobs(trusted: Project, folder: Path) -> Iterator[Decoder]:
             "layers": [{"kind": "dense", "units": 3}, {"kind": "relu"}, last],
         },
     )
-    jobs = [examples.bound().canonical(), examples.bound(network_job).canonical()]
+    private = examples.job(
+        privacy={"epsilon": 1.0, "delta": 1e-6},
+        data__standardize=...,
+        reveal=...,
+        training__optimizer__momentum=...,
+        training__optimizer__learning_rate=0.01,
+    )
+    going_on = started().at_attempt(3, bound.Resume(attempt=1, round=2))
+    jobs = [
+        examples.bound().canonical(),
+        examples.bound(network_job).canonical(),
+        examples.bound(private).canonical(),
+        started().canonical(),
+        going_on.canonical(),
+    ]
     progress = record.Progress("job-1", 1, "training", "epoch 1", 2, 9, 0.5).to_json().encode()
     allowed = (
         b"clients: [analyst]\nmodels: [logistic_regression]\noutputs: [sealed]\nminimum_rows: 20\n"
@@ -232,7 +247,8 @@ def _jobs(trusted: Project, folder: Path) -> Iterator[Decoder]:
 
 
 def _data(trusted: Project, folder: Path) -> Iterator[Decoder]:
-    described = [t.info.model_dump_json().encode() for t in examples.HOSPITALS]
+    tables = [*examples.HOSPITALS, of_job()]
+    described = [t.info.model_dump_json().encode() for t in tables]
     loaded = schema.loads(PATIENTS)
     csv = (HEADER + GOOD * 3).encode()
     columns = {name: ["1", "0"] for name in HEADER.strip().split(",")}

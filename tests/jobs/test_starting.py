@@ -127,6 +127,24 @@ def test_models_that_do_not_fit() -> None:
     assert "'first' is a data set, not a model. Name one that was" in refused(data)
 
 
+NESTED = "[" * 60_000
+
+
+@pytest.mark.parametrize(
+    "architecture", [NESTED, '{"input_shape":' + NESTED, "9" * 5000, "[]", "", "{}", "null"]
+)
+def test_a_description_that_cannot_be_read_is_a_mistake_of_its_field(architecture: str) -> None:
+    """It is a client's text, which coordinator, dealer and parties all read."""
+    good = of_job()
+    assert good.info.model is not None
+    model = good.info.model.model_copy(update={"architecture": architecture})
+    bad = good.model_copy(update={"info": good.info.model_copy(update={"model": model})})
+    assert "another network: its description cannot be read" in refused(bad)
+    content = started().model_copy(update={"start": bad})
+    with pytest.raises(ProtocolError, match=r"model\.start_from 'first' is another network"):
+        read_bound(content.canonical(), "coordinator")
+
+
 def test_a_model_is_no_data_set() -> None:
     data = from_values(values(data__rows=["hospital-a", "first"]))
     with pytest.raises(SpecError, match="'first' is a model, not a data set"):

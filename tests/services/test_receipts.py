@@ -129,6 +129,13 @@ def test_a_later_attempt_has_a_receipt_of_its_own(village: Village, tmp_path: Pa
         join(job, statements(village, again).values(), trust)
 
 
+def nested(depth: int) -> Any:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
 def statement(content: Any, party: int) -> Any:
     return content["parties"][party]["statement"]
 
@@ -170,6 +177,8 @@ def swapped_signatures(content: Any) -> None:
         (lambda content: content.update(parties=[None]), "missing or of the wrong kind"),
         (lambda content: content.update(format="masque receipt 2"), "another version"),
         (lambda content: statement(content, 0).update(time="now"), "is no time"),
+        (lambda content: statement(content, 0).update(data=nested(700)), "of the wrong kind"),
+        (lambda content: content.update(bound_job=nested(700)), "of the wrong kind"),
     ],
 )
 def test_a_receipt_that_was_changed_is_not_believed(
@@ -258,6 +267,9 @@ def test_lines_cut_off_are_noticed_by_the_receipt_and_by_a_noted_head(done: Done
     assert parse_head(f"{head.number}:{head.hash}") == head
     with pytest.raises(InputError, match="no head"):
         parse_head("12")
+    for number in ("9" * 5000, "9" * 19, "-1", "", "\N{ARABIC-INDIC DIGIT ONE}", "1\n"):
+        with pytest.raises(InputError, match="is no head of a ledger"):
+            parse_head(f"{number}:{head.hash}")
 
 
 def test_a_ledger_written_anew_is_another(done: Done, tmp_path: Path) -> None:
