@@ -173,7 +173,7 @@ class DealerService(DealerServicer):
     ) -> Iterator[messages.Material]:
         """The seed and the corrections of the party that asks, which its certificate names."""
         party = caller(context).name
-        entry = self._announced(request.job_id, request.attempt)
+        entry = self._announced(request.job_id, request.attempt, context)
         dealing = entry.dealing
         assert dealing is not None, "the register gives out what lasts"
         self._check_digests(entry, dealing, party, request)
@@ -188,19 +188,28 @@ class DealerService(DealerServicer):
                 self._tally.sent[party] += len(message.corrections)
             yield message
 
-    def _announced(self, job_id: str, attempt: int) -> Entry:
-        """The entry of an attempt; waits for it, since a party may be quicker than we are."""
+    def _announced(self, job_id: str, attempt: int, context: grpc.ServicerContext) -> Entry:
+        """The entry of an attempt; waits for it, since a party may be quicker than we are.
+
+        Not for one whose caller has left: its thread is wanted by others.
+        """
         found: list[Entry] = []
 
         def arrived() -> bool:
             entry = self._register.find(job_id, attempt)
             if entry is not None:
                 found.append(entry)
-            return entry is not None
+            return entry is not None or not context.is_active()
 
+        def left() -> None:
+            with self._changed:
+                self._changed.notify_all()
+
+        context.add_callback(left)
         with self._changed:
-            if not self._changed.wait_for(arrived, self._pace.patience):
-                raise not_announced(job_id)
+            self._changed.wait_for(arrived, self._pace.patience)
+        if not found:
+            raise not_announced(job_id)
         return found[0]
 
     def _check_digests(
