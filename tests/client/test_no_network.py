@@ -103,6 +103,7 @@ def noted(folder: Path, program: str, *arguments: str, entering: list[str]) -> t
     return done.stdout, "".join(path.read_text() for path in sorted(notes.iterdir()))
 
 
+@pytest.mark.slow
 def test_a_whole_job_needs_nothing_but_this_machine(tmp_path: Path) -> None:
     network = tmp_path / "network"
     network.mkdir()

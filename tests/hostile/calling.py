@@ -228,7 +228,7 @@ class Caller:
         if random.random() < 0.3:
             raw = [target.samples[0], *raw]
         answer = self._call(target, who, raw, _claim(random))
-        self.judge(target, answer, f"{who} for {raw}")
+        self.judge(target, answer, f"{who} for {raw} (seed {seed})")
         return target.path, answer.code
 
     def judge(self, target: Target, answer: Answer, asked: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -145,6 +146,7 @@ def counting() -> Change:
             if not context.is_active():
                 return
             traffic = party_pb2.Traffic(exchanges=count, sent=count)
+            time.sleep(0.001)
             yield party_pb2.RoundProgress(traffic=traffic, doing="x" * 900).SerializeToString()
 
     return lie

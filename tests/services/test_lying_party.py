@@ -174,7 +174,7 @@ def test_items_that_never_end_break_off_with_the_job(net: Running, rogue: Rogue)
     """Empty pieces, as fast as they are taken: see `test_sealed_items` for their end."""
     chunk = SealedChunk(output="weights", recipient="analyst", more=True)
     rogue.lies["FetchSealed"] = endless(chunk)
-    job_id, until = net.submit(), time.monotonic() + 3.0
+    job_id, until = net.submit(), time.monotonic() + 1.0
     for event in jobs.watch(net.services, job_id):
         assert not event.ended
         if event.state == "finishing":
