@@ -183,3 +183,9 @@ def test_what_was_found_stays_mended(known: dict[str, Decoder], what: str) -> No
     with pytest.raises(MasqueError):
         known[name].decode(raw)
     attack(known[name], raw)
+
+
+def test_text_around_an_authoritys_lists_is_passed_over(known: dict[str, Decoder]) -> None:
+    """What believes the file does so; what adds to it raised a bare ValueError."""
+    decoder = known["authority's lists"]
+    assert decoder.decode(decoder.samples[0] + b"09 CRL-----\n")
