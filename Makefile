@@ -104,7 +104,7 @@ check: setup ## lint, format, types, floors, freshness of stubs and lists
 test: setup ## run the tests (ARGS="-k name" narrows them, WORKERS=0 runs them serially)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope -m "not engine" $(ARGS)
 
-fuzz: setup ## give every decoder and every call damaged inputs (FUZZ=1000000 of them in all)
+fuzz: setup ## damaged inputs for every decoder (FUZZ=1000000 in all) and every call (a tenth of it)
 	@FUZZ=$(FUZZ) $(BIN)/python -m pytest -q -n $(WORKERS) tests/hostile $(ARGS)
 
 simulate: setup ## run the whole system on a simulated network, clock and disk (SEEDS=2000, 17-99; SEED=17 replays)

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from masque.client.services import BRIEF, Peer
-from masque.data.table import TableInfo, parse_table
+from masque.data.table import TableInfo
 from masque.errors import IdentityError, NotFound
 from masque.jobs.complaints import suggestion
 from masque.jobs.conditions import Conditions
 from masque.jobs.fit import SharedTable
-from masque.jobs.held import agreed_tables
+from masque.jobs.held import agreed_tables, table_told
 from masque.v1 import party_pb2 as messages
 from masque.wire.conditions import read_statement
 
@@ -46,12 +46,7 @@ def held(party: Peer) -> list[Held]:
         reply = stub.ListDatasets(messages.ListDatasetsRequest(), timeout=BRIEF)
     return [
         Held(
-            SharedTable(
-                name=d.name,
-                upload=d.upload_id,
-                info=parse_table(d.table_json),
-                conditions=d.conditions,
-            ),
+            table_told(party.name, d.name, d.upload_id, d.table_json, d.conditions),
             d.owner,
             d.created,
         )

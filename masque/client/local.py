@@ -86,7 +86,7 @@ def find(home: str | Path) -> Network:
     try:
         record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
         return Network(directory, int(record["parties"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise NotFound(
             f"There is no local network in {home}.",
             hint="`masque local up --dir D` makes one.",

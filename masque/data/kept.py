@@ -79,9 +79,10 @@ class KeptModels:
 def rekey(directory: Path, known: list[StoreKey], key: StoreKey) -> int:
     """Encrypt every share with `key` that is sealed with one of `known`.
 
-    Returns how many. A plain one is nobody's whom we know: it stays as it is, and is not believed. What a crash left behind is removed first. Each file is replaced
-    by itself, so a crash leaves a mixture that doing it again completes. Errors: MasqueError naming
-    a file under an unknown key; OSError.
+    Returns how many. A plain one is nobody's whom we know: it stays, and is not believed. What
+    a crash left behind is removed first. Each file is replaced by itself, so a crash leaves a
+    mixture that doing it again completes. Errors: MasqueError naming a file under an unknown key;
+    OSError.
     """
     tidy(directory)
     keys, count = {each.name: each for each in known}, 0

@@ -53,6 +53,7 @@ class _Loader(yaml.SafeLoader):
     """Resolves no plain scalar (`_Reader` does, by the rules of YAML 1.2) and refuses aliases."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -60,7 +61,14 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(
                 problem="anchors and aliases are not understood", problem_mark=event.start_mark
             )
-        return super().compose_node(parent, index)
+        if self.depth > DEEPEST:  # each level costs as much time as there are around it
+            raise yaml.MarkedYAMLError(
+                problem="it is nested too deeply", problem_mark=event.start_mark
+            )
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def read(path: str | PathLike[str]) -> Document:

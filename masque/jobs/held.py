@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from masque.errors import Refused
+from pydantic import ValidationError
+
+from masque.data.table import parse_table
+from masque.errors import MasqueError, ProtocolError, Refused
 from masque.jobs.bound import BoundJob
 from masque.jobs.fit import SharedTable
 
@@ -33,6 +36,19 @@ def check_held(job: BoundJob, held: Iterable[SharedTable], party: str) -> None:
             dataset=table.name,
             job=job.job_id,
         )
+
+
+def table_told(party: str, name: str, upload: str, table: str, conditions: str) -> SharedTable:
+    """A data set as `party` tells of it, its public metadata as JSON. Raises ProtocolError."""
+    try:
+        info = parse_table(table)
+        return SharedTable(name=name, upload=upload, info=info, conditions=conditions)
+    except (ValidationError, MasqueError):
+        raise ProtocolError(
+            f"{party} tells of a data set that is none.",
+            hint="Check that all services run the same version of Masque.",
+            peer=party,
+        ) from None
 
 
 def agreed_tables(held: Mapping[str, Iterable[SharedTable]]) -> tuple[list[SharedTable], list[str]]:

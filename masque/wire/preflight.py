@@ -159,7 +159,7 @@ def _who_answers(address: str, patience: float) -> Identity | None:
             socket.create_connection(split_address(address), timeout=patience) as plain,
             context.wrap_socket(plain) as connection,
         ):
-            certificate = x509.load_der_x509_certificate(connection.getpeercert(True) or b"")
+            certificate = read_der(connection.getpeercert(True) or b"")
             return certificate_identity(certificate)
     except (OSError, ValueError, MasqueError):
         return None

@@ -27,7 +27,9 @@ LISTS_FILE = "authority.crl"
 LARGEST = 3 << 20
 """Bytes of lists that are looked at: some fifty thousand certificates."""
 
-_BLOCK = re.compile(rb"-----BEGIN X509 CRL-----\s[A-Za-z0-9+/=\s]*?-----END X509 CRL-----(?:\s|\Z)")
+BLOCK = re.compile(rb"-----BEGIN X509 CRL-----\s[A-Za-z0-9+/=\s]*?-----END X509 CRL-----(?:\s|\Z)")
+"""One list in PEM, with what is around it left out."""
+
 _BEGIN = b"-----BEGIN"
 _UNREADABLE = (
     *(ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension),
@@ -56,7 +58,7 @@ def read_lists(content: bytes, authorities: Authorities, where: str) -> list[Rev
 
     Raises `IdentityError` if a part cannot be read, or if none is signed by these authorities.
     """
-    blocks = _BLOCK.findall(content)
+    blocks = BLOCK.findall(content)
     if not blocks or len(content) > LARGEST or content.count(_BEGIN) != len(blocks):
         raise _unreadable(where)
     found: dict[str, RevocationList] = {}

@@ -26,7 +26,7 @@ from masque.wire.authority import (
 from masque.wire.certificates import certificate_pem, load_certificate, private_pem, utc_now
 from masque.wire.issued import Issued
 from masque.wire.keyfiles import PRIVATE, PUBLIC, read_file, write_files
-from masque.wire.revocation import LISTS_FILE
+from masque.wire.revocation import BLOCK, LISTS_FILE
 
 REASONS = {
     "unspecified": x509.ReasonFlags.unspecified,
@@ -144,7 +144,7 @@ def _behind(authority: Authority) -> list[str]:
 def _generation(certificate: x509.Certificate) -> int:
     units = certificate.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATIONAL_UNIT_NAME)
     number = str(units[0].value).rpartition(" ")[2] if units else ""
-    return int(number) if number.isdigit() else 1
+    return int(number) if number.isdecimal() else 1
 
 
 def _lists(authority: Authority) -> list[x509.CertificateRevocationList]:
@@ -152,9 +152,8 @@ def _lists(authority: Authority) -> list[x509.CertificateRevocationList]:
     if not path.exists():
         return []
     authority.trust  # noqa: B018 - raises if the file is damaged or forged
-    end = b"-----END X509 CRL-----\n"
-    blocks = read_file(path, "revocation list").split(end)
-    return [x509.load_pem_x509_crl(block + end) for block in blocks if block.strip()]
+    blocks = BLOCK.findall(read_file(path, "revocation list"))
+    return [x509.load_pem_x509_crl(block) for block in blocks]
 
 
 def _entries(authority: Authority) -> dict[int, x509.RevokedCertificate]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
@@ -12,10 +12,10 @@ from typing import Any, Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from masque.data.table import parse_table
 from masque.errors import MasqueError, ProtocolError, Unavailable
 from masque.jobs.bound import BoundJob
 from masque.jobs.fit import SharedTable
+from masque.jobs.held import table_told
 from masque.v1 import dealer_pb2, party_pb2
 from masque.v1.dealer_pb2_grpc import DealerStub
 from masque.v1.party_pb2_grpc import PartyStub
@@ -40,6 +40,15 @@ GLANCE = 3.0
 """Seconds to find out whether a service is there."""
 
 ABORT = 5.0
+
+OTHER_ROUNDS = 16
+"""Rounds of a program beside those of its epochs, at most."""
+
+LONGEST_NAME = 200
+"""Characters in the name of a round."""
+
+PIECE = 1024
+"""Bytes that a piece of a sealed item is taken for, beside what is in it."""
 
 Alive = Callable[[str, Any], None]
 """Hears of every sign of life: the peer, and what it said of its work, or None."""
@@ -89,12 +98,7 @@ class Peers:
                 party_pb2.ListDatasetsRequest(), timeout=BRIEF
             )
         return [
-            SharedTable(
-                name=d.name,
-                upload=d.upload_id,
-                info=parse_table(d.table_json),
-                conditions=d.conditions,
-            )
+            table_told(party, d.name, d.upload_id, d.table_json, d.conditions)
             for d in reply.datasets
         ]
 
@@ -149,7 +153,7 @@ class Peers:
                 hint="Check that all services run the same version of Masque.",
                 peer=peer,
             )
-        return reply.program_digest, () if peer == self.dealer else tuple(reply.rounds)
+        return reply.program_digest, () if peer == self.dealer else _rounds(peer, job, reply.rounds)
 
     def run_round(
         self, party: str, job: BoundJob, number: int, seconds: float, alive: Alive
@@ -298,6 +302,21 @@ class Peers:
             raise explain(error, address, identity, self._credentials) from error
 
 
+def _rounds(party: str, job: BoundJob, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of a program's rounds. Raises ProtocolError unless they can be those of the job."""
+    training = job.spec.training
+    batches = -(-job.rows // training.batch_size)
+    epoch = -(-batches // min(batches, training.batches_per_round or batches))
+    most = training.epochs * epoch + OTHER_ROUNDS
+    if not 0 < len(names) <= most or max(map(len, names)) > LONGEST_NAME:
+        raise ProtocolError(
+            f"{party} tells of {len(names)} training rounds, or of names that are none.",
+            hint="Check that all services run the same version of Masque.",
+            peer=party,
+        )
+    return tuple(names)
+
+
 def _items(party: str, chunks: Iterator[Any]) -> Iterator[Sealed]:
     """Whole items from chunks; ProtocolError if one changes its name, or if they never end."""
     parts: list[bytes] = []
@@ -305,7 +324,7 @@ def _items(party: str, chunks: Iterator[Any]) -> Iterator[Sealed]:
     size = 0
     for chunk in chunks:
         place = (chunk.output, chunk.recipient)
-        size += len(chunk.sealed) + 1  # empty pieces without end are a flood as well
+        size += len(chunk.sealed) + PIECE  # empty pieces without end are a flood as well
         if (begun is not None and place != begun) or size > LARGEST_RESULT:
             raise _broken(party)
         begun = place

@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import base64
-import io
-import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 from cryptography.hazmat.primitives import serialization
 
-from masque.client import machine, opening, profile, project, reading
-from masque.client.export import as_json, write
-from masque.client.predictor import Predictor
-from masque.data import encode, pages, readers, schema, table
+from masque.client import opening
 from masque.data.chunks import checksum
-from masque.data.kept import KeptModels
-from masque.data.keys import StoreKey
 from masque.data.store import Store
 from masque.errors import IdentityError
-from masque.jobs import bound, conditions, document, ledger, policy, record, spec
+from masque.jobs import bound, conditions, document, policy, record, spec, starting
 from masque.jobs.submission import submission_of
+from masque.mpc import packing
 from masque.v1 import coordinator_pb2, dealer_pb2, party_pb2
 from masque.wire import (
     certificates,
     failures,
-    issued,
-    ledgers,
     material,
     outputs,
-    receipts,
     submissions,
     tracing,
 )
@@ -46,50 +33,30 @@ from masque.wire.recipients import create_recipient, load_recipient_key, parse_r
 from masque.wire.requests import make_request, read_request
 from masque.wire.revocation import read_lists
 from masque.wire.sealing import seal, unseal
-from masque.wire.settings import load_settings
 from masque.wire.withdrawing import find, revoke
 from services.coordinator.peers import _items
-from services.party.approvals import Approvals
-from services.party.jobs import Memory
-from services.party.results import Results
-from services.party.settings import PartySettings
 from services.party.uploads import take_in
-from tests.client.projects import PROJECT as PROJECT_FILE
-from tests.client.test_model import trained as linear
-from tests.client.test_network_model import trained as network
-from tests.data.files import GOOD, HEADER, PATIENTS
-from tests.hostile import stores
+from tests.hostile import disks, files, replies, stores
+from tests.hostile.decoder import Decode, Decoder, of_file, of_message
+from tests.hostile.planted import SECRET
 from tests.jobs import examples
 from tests.jobs.test_starting import of_job, started
 from tests.services.submitted import submitted
-from tests.services.test_settings import PARTY
-from tests.wire.conftest import PROJECT, Project
-
-SECRET = bytes(range(0xB0, 0xD0))
-"""Stands in valid samples wherever a share, a mask or a seed would be."""
+from tests.wire.conftest import Project
 
 WORDS = np.frombuffer(SECRET * 8, "<u8").astype(np.uint64)
-
-Decode = Callable[[bytes], object]
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """`decode` reads `samples`; of all inputs `share` in a hundred thousand are for it."""
-
-    name: str
-    decode: Decode = field(repr=False)
-    samples: Sequence[bytes] = field(repr=False)
-    share: int = 1000
 
 
 def decoders(trusted: Project, folder: Path, store: Store) -> list[Decoder]:
     """All of them, with certificates of `trusted`, files in `folder`, uploads to `store`."""
     found: list[Decoder] = []
-    for make in (_wire, _identities, _sealed, _jobs, _data, _models, _files, _books):
+    for make in (_wire, _identities, _sealed, _jobs):
         found += make(trusted, folder)
+    found += files.decoders(trusted, folder)
     found += [Decoder(*parts) for parts in stores.decoders(folder)]
-    return [*found, *_services(trusted, store)]
+    found += _services(trusted, store)
+    found += replies.decoders(trusted, folder)
+    return [*found, *disks.decoders(trusted, folder)]
 
 
 def _wire(trusted: Project, folder: Path) -> Iterator[Decoder]:
@@ -121,9 +88,11 @@ def _wire(trusted: Project, folder: Path) -> Iterator[Decoder]:
     error = IdentityError("The certificate expired.", hint="Renew it.", role="party", swap=3)
     yield Decoder("frame", whole, [frame(3, SECRET)], 20_000)
     yield Decoder("chunked frame", chunk, [frame(3, long, 1)], 500)
+    packed = bytes(packing.pack(WORDS[:10], 10, 13))
+    yield Decoder("packed values", lambda raw: packing.unpack(raw, 10, 13), [packed])
     yield Decoder("greeting", lambda raw: check_greeting(raw, "ben"), [GREETING], 5000)
     yield Decoder("claim", claim, [claimed.encode()], 8000)
-    yield Decoder("material", materials, dealt, 10_000)
+    yield Decoder("material", materials, dealt, 10_000, dealer_pb2.Material.DESCRIPTOR)
     yield Decoder("error", failures.unpack, [failures.pack(error)], 10_000)
     yield Decoder("output", lambda raw: outputs.decode_output(raw, "ann"), [_output()], 10_000)
     yield Decoder(
@@ -160,6 +129,9 @@ def _identities(trusted: Project, folder: Path) -> Iterator[Decoder]:
     def described(raw: bytes) -> object:
         return certificates.describe(certificates.read_der(raw))
 
+    def claimed(raw: bytes) -> object:
+        return certificates.certificate_identity(certificates.read_der(raw))
+
     def inside(kind: str, read: Decode, sample: bytes) -> Decoder:
         """`read`, of a PEM block whose content is damaged and whose wrapping is not."""
         form = f"-----BEGIN {kind}-----\n%s-----END {kind}-----\n".encode()
@@ -175,6 +147,8 @@ def _identities(trusted: Project, folder: Path) -> Iterator[Decoder]:
     yield inside("CERTIFICATE", certificates.load_authorities, trust.pem)
     yield Decoder("certificate", verified, [der], 2000)
     yield Decoder("facts", described, [der], 2000)
+    yield Decoder("claimed identity", claimed, [der])
+    yield Decoder("certificate file", certificates.load_certificate, [own.certificate_pem])
     yield Decoder("authorities", certificates.load_authorities, [trust.pem], 1500)
     yield Decoder("revocation list", read_crl, [lists])
     yield Decoder("request", read_csr, [csr.read_bytes()], 1500)
@@ -248,154 +222,20 @@ def _jobs(trusted: Project, folder: Path) -> Iterator[Decoder]:
         b"clients: [analyst]\nmodels: [logistic_regression]\noutputs: [sealed]\nminimum_rows: 20\n"
     )
     yield Decoder("bound job", lambda raw: bound.read_bound(raw, "it"), jobs, 3000)
-    yield _of_file("job file", spec.load, folder / "job.yaml", [text], 300)
-    yield _of_file("policy", policy.load, folder / "policy.yaml", [allowed], 500)
+    model = of_job().info.model
+    assert model is not None, "it is one"
+    whole = [model.architecture.encode()]
+
+    def compared(raw: bytes) -> object:
+        return starting._layers_differ(raw.decode("latin-1"), whole[0].decode())
+
+    yield Decoder("layers", compared, whole)
+    yield of_file("job file", spec.load, folder / "job.yaml", [text], 300)
+    yield of_file("policy", policy.load, folder / "policy.yaml", [allowed], 500)
     rules = b"expires: 2999-12-31\nmaximum_epsilon: 1\napproval: {by: [ann], outputs: [open]}\n"
-    yield _of_file("conditions", conditions.load, folder / "conditions.yaml", [rules], 500)
-    yield _of_file("document", document.read, folder / "document.yaml", [text, allowed], 500)
+    yield of_file("conditions", conditions.load, folder / "conditions.yaml", [rules], 500)
+    yield of_file("document", document.read, folder / "document.yaml", [text, allowed], 500)
     yield Decoder("progress", lambda raw: record.read_progress(raw, "it"), [progress], 6000)
-
-
-def _data(trusted: Project, folder: Path) -> Iterator[Decoder]:
-    tables = [*examples.HOSPITALS, of_job()]
-    described = [t.info.model_dump_json().encode() for t in tables]
-    loaded = schema.loads(PATIENTS)
-    csv = (HEADER + GOOD * 3).encode()
-    columns = {name: ["1", "0"] for name in HEADER.strip().split(",")}
-    columns |= {"smoker": ["yes", "no"], "ward": ["north", "01"]}
-    parquet = io.BytesIO()
-    pa.parquet.write_table(pa.table(columns), parquet)
-
-    def shared(raw: bytes) -> object:
-        (folder / "table").write_bytes(raw)
-        return encode.read_table(readers.open_table(folder / "table", loaded))
-
-    yield Decoder("table", table.parse_table, described, 4000)
-    yield _of_file("schema", schema.load, folder / "schema.yaml", [PATIENTS.encode()], 300)
-    yield Decoder("csv", shared, [csv], 800)
-    yield Decoder("parquet", shared, [parquet.getvalue()], 800)
-    yield Decoder("page", _pages(folder), [_page(folder)], 3000)
-
-
-def _page(folder: Path) -> bytes:
-    path = folder / "pages"
-    with path.open("wb") as file:
-        writer = pages.PageWriter(file, StoreKey(SECRET).cipher("folder", "rows"))
-        writer.write(SECRET * 4)
-        writer.finish()
-    return path.read_bytes()
-
-
-def _pages(folder: Path) -> Decode:
-    cipher = StoreKey(SECRET).cipher("folder", "rows")
-
-    def decode(raw: bytes) -> object:
-        path = folder / "pages"
-        path.write_bytes(raw)
-        with path.open("rb") as file:
-            return pages.read_pages(file.fileno(), "patients", cipher, 8, 100)
-
-    return decode
-
-
-def _models(trusted: Project, folder: Path) -> Iterator[Decoder]:
-    models: list[Predictor] = [linear("softmax_regression")[0], network("mlp", "classes")]
-    for suffix, share in (("json", 800), ("npz", 800), ("safetensors", 800)):
-        path = folder / f"model.{suffix}"
-        samples = []
-        for model in models:
-            write(model, path)
-            samples.append(path.read_bytes())
-        if suffix == "json":
-            samples = [json.dumps(as_json(model, {})).encode() for model in models]
-        yield _of_file(f"model.{suffix}", reading.read, path, samples, share)
-
-
-def _files(trusted: Project, folder: Path) -> Iterator[Decoder]:
-    def remembered(path: Path) -> object:
-        return Memory(path.parent).recall(path.stem)
-
-    def published(path: Path) -> object:
-        return results.opened(path.stem)
-
-    def asked(path: Path) -> object:
-        found = Approvals(path.parent, book, "ann")
-        found.forget(path.stem, "nobody")
-        return [(case.missing, case.denied) for case in found.waiting("dr-weber")]
-
-    own = trusted.credentials("party", "ann")
-    book = ledger.Ledger(folder / "words", time.time, ledgers.signer_of(own))
-    waits = {
-        "job_id": "j",
-        "subject": "ab" * 32,
-        "coordinator": "coordinator",
-        "job": "{}",
-        "asked": [["dr-weber", "ben"], ["ann"]],
-        "said": {"ben": [True, ""], "dr-weber": [False, "why"]},
-        "begun": False,
-    }
-    kept = KeptModels(folder / "results" / "kept", StoreKey(bytes(32)))
-    results = Results(own, folder / "results", None, kept)  # type: ignore[arg-type]
-    item = {"output": "w", "shape": [4], "scale": 24, "raw": "AAAA"}
-    told = json.dumps({"job": "{}", "outputs": [item]}).encode()
-    taken = {"coordinator": "coordinator", "attempt": 1, "subject": "ab" * 32}
-    settings = json.dumps(PARTY).encode()
-    whose = json.dumps(
-        {
-            "name": "analyst",
-            "project": PROJECT,
-            "tls": {"directory": "certificates"},
-            "coordinator": {"name": "coordinator", "address": "127.0.0.1:1"},
-            "parties": [{"name": "a", "address": "127.0.0.1:2"}, {"name": "b", "address": "h:3"}],
-            "recipients": "recipients",
-        }
-    ).encode()
-    lines = (trusted.authority.directory / issued.FILE).read_bytes()
-    yield _of_file("attempts", remembered, folder / "jobs" / "j.json", [json.dumps(taken).encode()])
-    yield _of_file("approval", asked, folder / "approvals" / "j.json", [json.dumps(waits).encode()])
-    yield _of_file("opened", published, folder / "results" / "opened" / "j.json", [told])
-    yield _of_file("issued", lambda p: issued.read(p.parent), folder / "ca" / issued.FILE, [lines])
-    yield _of_file("profile", profile.load, folder / "profile.yaml", [whose], 500)
-    yield _of_file("project", project.load, folder / "project.yaml", [PROJECT_FILE.encode()], 500)
-    yield _of_file("calibration", machine.read, folder / "calibration.json", [_calibration()])
-
-    def set_up(path: Path) -> object:
-        return load_settings(PartySettings, path)
-
-    yield _of_file("settings", set_up, folder / "party.yaml", [settings], 500)
-
-
-def _books(trusted: Project, folder: Path) -> Iterator[Decoder]:
-    trust, client = trusted.authority.trust, trusted.credentials("client", "analyst")
-    job = submitted(examples.bound(parties=["ann", "ben"], attempt=2), client)
-    told = []
-    for name in job.parties:
-        own = trusted.credentials("party", name)
-        book = ledger.Ledger(folder / f"book-{name}", time.time, ledgers.signer_of(own))
-        book.record(job.job_id, 1, "stop", 1, ("ann", "ben"))
-        book.record(job.job_id, job.attempt, "weights", 640, ("analyst",))
-        told.append(receipts.make_statement(job, bytes(32), {}, book, own, time.time()))
-    sample = json.dumps(receipts.join(job, told, trust).content).encode()
-
-    def receipt(path: Path) -> object:
-        return receipts.verify_receipt(receipts.read_receipt(path), trust)
-
-    def lines(path: Path) -> object:
-        return ledgers.verify_ledger(path, trust)
-
-    book_sample = (folder / "book-ann").read_bytes()
-    yield _of_file("ledger", lines, folder / "ledger", [book_sample], 1000)
-    yield _of_file("receipt", receipt, folder / "receipt", [sample], 1000)
-
-
-def _calibration() -> bytes:
-    found = {"format": "masque machine 1", "date": "2030-01-01", "processor": "x", "cores": 2}
-    more = {
-        "parties": 2,
-        "seconds": dict(machine.BUILT_IN),
-        "samples": [{"job": "a", "measured": 1.0, "fitted": 1.5}],
-    }
-    return json.dumps(found | more).encode()
 
 
 def _services(trusted: Project, store: Store) -> Iterator[Decoder]:
@@ -436,22 +276,6 @@ def _services(trusted: Project, store: Store) -> Iterator[Decoder]:
     value = party_pb2.OpenedValue(output="w", shape=[4], scale=24, values=SECRET)
     samples = [sample(""), sample(_conditions(trusted).decode())]
     yield Decoder("upload", upload, samples, 600)
-    yield Decoder("sealed items", results, [sealed.SerializeToString()], 3000)
-    yield Decoder("result", fetched, [told.SerializeToString()], 3000)
-    yield Decoder("opened value", opened, [value.SerializeToString()], 5000)
-
-
-def _of_file(
-    name: str,
-    read: Callable[[Path], object],
-    path: Path,
-    samples: Sequence[bytes],
-    share: int = 1000,
-) -> Decoder:
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-    def decode(raw: bytes) -> object:
-        path.write_bytes(raw)
-        return read(path)
-
-    return Decoder(name, decode, samples, share)
+    yield of_message("sealed items", results, sealed, 3000)
+    yield of_message("result", fetched, told, 3000)
+    yield of_message("opened value", opened, value, 5000)

@@ -86,7 +86,7 @@ def _damaged(content: bytes, samples: Sequence[bytes], random: Random) -> bytes:
 def _loaded(sample: bytes) -> Any:
     try:
         found = json.loads(sample)
-    except ValueError:
+    except (ValueError, RecursionError):  # of our own making, in a chain of changes
         return None
     return found if isinstance(found, dict | list) else None
 

@@ -6,7 +6,6 @@ others each time. A failure prints the seed that repeats it and the input itself
 
 from __future__ import annotations
 
-import base64
 import os
 import resource
 import time
@@ -21,9 +20,14 @@ from hypothesis import strategies as st
 
 from masque.data.store import Store
 from masque.errors import MasqueError
+from masque.v1 import party_pb2
 from masque.wire.authority import create_authority
-from tests.hostile.decoders import SECRET, Decoder, decoders
-from tests.hostile.mutation import claims, mutants
+from tests.hostile.decoder import Decoder
+from tests.hostile.decoders import decoders
+from tests.hostile.mutation import claims
+from tests.hostile.planted import SECRET, shows
+from tests.hostile.sites import NAMES
+from tests.jobs import examples
 from tests.wire.conftest import PROJECT, Project
 
 pytestmark = pytest.mark.filterwarnings(
@@ -38,37 +42,6 @@ SLOW = 5.0
 ROOM = 16 << 20
 """Bytes that no input of a few KiB may make a decoder allocate."""
 
-NAMES = (
-    *("frame", "chunked frame", "greeting", "claim", "material", "error", "output", "trace"),
-    *(
-        "identity",
-        "X509 CRL inside",
-        "CERTIFICATE REQUEST inside",
-        "CERTIFICATE inside",
-        "certificate",
-        "facts",
-        "authorities",
-        "revocation list",
-        "request",
-    ),
-    *("recipient", "sealed share", "signed conditions", "bound job", "job file", "policy"),
-    *("conditions", "document", "progress"),
-    *("table", "schema", "csv", "parquet", "page", "model.json", "model.npz"),
-    *(
-        "model.safetensors",
-        "attempts",
-        "approval",
-        "opened",
-        "issued",
-        "profile",
-        "project",
-        "calibration",
-    ),
-    *("settings", "ledger", "receipt"),
-    *("kept share", "checkpoint", "deletion", "job row", "job store"),
-    *("upload", "sealed items", "result", "opened value"),
-)
-
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Decoder]]:
@@ -79,7 +52,8 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Decode
 
 
 def test_the_list_is_whole(known: dict[str, Decoder]) -> None:
-    assert tuple(known) == NAMES
+    """`sites` says what of the product each of them is for, and is held against the product."""
+    assert sorted(known) == sorted(NAMES)
     assert sum(decoder.share for decoder in known.values()) >= 100_000
 
 
@@ -106,7 +80,7 @@ def test_any_input_is_read_or_refused(known: dict[str, Decoder], name: str) -> N
     )
     @given(st.integers(0, 2**63 - 1))
     def batch(seed: int) -> None:
-        attack_all(decoder, mutants(decoder.samples, np.random.default_rng(seed), BATCH))
+        attack_all(decoder, decoder.inputs(np.random.default_rng(seed), BATCH))
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     batch()
@@ -120,7 +94,7 @@ def test_no_claim_of_a_size_is_believed(known: dict[str, Decoder], name: str) ->
     random = np.random.default_rng(7)
     found = [raw for sample in decoder.samples for raw in claims(sample, 200)]
     chosen = [found[i] for i in random.permutation(len(found))[:60]]
-    for raw in [*chosen, *mutants(decoder.samples, random, 40)]:
+    for raw in [*chosen, *decoder.inputs(random, 40)]:
         tracemalloc.start()
         try:
             attack(decoder, raw)
@@ -153,20 +127,6 @@ def attack(decoder: Decoder, raw: bytes) -> None:
     assert took < SLOW, f"{decoder.name} took {took:.1f} s for {raw[:5000]!r}"
 
 
-def shows(text: str) -> bool:
-    """Does a text hold eight bytes of the secret, in any usual spelling?"""
-    for start in range(0, len(SECRET), 8):
-        part = SECRET[start : start + 8]
-        spellings = (
-            *(repr(part)[2:-1], part.hex(), part[:6].decode("latin-1")),
-            *(str(int.from_bytes(part, order)) for order in ("little", "big")),
-            base64.b64encode(part)[:9].decode(),
-        )
-        if any(spelling in text for spelling in spellings):
-            return True
-    return False
-
-
 def test_a_secret_would_be_seen() -> None:
     assert shows(f"wrong bytes {SECRET!r}")
     assert shows(str(np.frombuffer(SECRET, "<u8")[1]))
@@ -181,7 +141,7 @@ def test_a_fuzzer_that_finds_nothing_would_be_noticed(known: dict[str, Decoder])
         return np.frombuffer(raw, "<u8").reshape(4, 4)
 
     planted = Decoder("planted", trusting, [bytes(128)])
-    inputs = mutants(planted.samples, np.random.default_rng(1), BATCH)
+    inputs = planted.inputs(np.random.default_rng(1), BATCH)
     with pytest.raises(ValueError, match="buffer size"):
         attack_all(planted, inputs)
 
@@ -193,3 +153,39 @@ def test_a_fuzzer_that_finds_nothing_would_be_noticed(known: dict[str, Decoder])
         greedy(raw)
     assert tracemalloc.get_traced_memory()[1] > ROOM
     tracemalloc.stop()
+
+
+# -- what was found -------------------------------------------------------------------------------
+
+OF_ANOTHER_CURVE = b"""\
+-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDO2VuBCIEILb1swJsUKhCoJmwH2+x487yXd2YjOa3srAwrleGEYOS
+-----END PRIVATE KEY-----
+"""
+NAMELESS = party_pb2.ListDatasetsReply(
+    datasets=[
+        party_pb2.Dataset(name="no name", table_json=examples.HOSPITALS[0].info.model_dump_json())
+    ]
+).SerializeToString()
+FOUND = {
+    "a number of parties without end": ("local network", b'{"parties": Infinity}'),
+    "a key of an algorithm that nobody knows": ("recipient's key", OF_ANOTHER_CURVE),
+    "a data set without a name, to a client": ("data sets", NAMELESS),
+    "a data set without a name, to the coordinator": ("peer tables", NAMELESS),
+    "a million lists within one another": ("document", b"a: " + b"[" * 1_000_000),
+}
+"""Inputs that once did what none may do, by what they are."""
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_what_was_found_stays_mended(known: dict[str, Decoder], what: str) -> None:
+    name, raw = FOUND[what]
+    with pytest.raises(MasqueError):
+        known[name].decode(raw)
+    attack(known[name], raw)
+
+
+def test_text_around_an_authoritys_lists_is_passed_over(known: dict[str, Decoder]) -> None:
+    """What believes the file does so; what adds to it raised a bare ValueError."""
+    decoder = known["authority's lists"]
+    assert decoder.decode(decoder.samples[0] + b"09 CRL-----\n")

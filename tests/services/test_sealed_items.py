@@ -30,7 +30,7 @@ def test_items_that_mix_or_break_off_are_refused(chunks: list[tuple[str, bool]])
 
 @pytest.mark.parametrize(("sealed", "more"), [(b"", True), (b"", False), (b"1" * 50, False)])
 def test_a_flood_is_cut_off(monkeypatch: pytest.MonkeyPatch, sealed: bytes, more: bool) -> None:
-    monkeypatch.setattr(peers, "LARGEST_RESULT", 1000)
+    monkeypatch.setattr(peers, "LARGEST_RESULT", 100_000)
+    sent = repeat(chunk("a", sealed, more), 200)  # each takes memory, whatever is in it
     with pytest.raises(ProtocolError, match="party-a"):
-        for _ in peers._items("party-a", repeat(chunk("a", sealed, more))):
-            pass
+        list(peers._items("party-a", sent))

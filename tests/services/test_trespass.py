@@ -38,6 +38,7 @@ from masque.wire.identity import Identity, Role
 from masque.wire.server import Server
 from masque.wire.streams import METHOD, open_peer_channel
 from services.dealer.service import PERMISSIONS as DEALER_PERMISSIONS
+from services.dealer.settings import DealerLimits
 from services.party.main import mount_exchange
 from services.party.service import PERMISSIONS as PARTY_PERMISSIONS
 from tests.services.handmade import compile_handmade
@@ -111,6 +112,21 @@ def test_material_is_for_the_parties_of_the_job_and_given_out_once(village: Vill
     with pytest.raises(MasqueError, match=r"already|over") as raised:
         list(correlations(village, job, "party-a"))
     assert isinstance(raised.value, Conflict | JobFailed)
+
+
+def test_a_party_that_asks_and_leaves_takes_no_thread_of_the_dealer(village: Village) -> None:
+    """It may ask before a job is announced, and the dealer waits: not for one who is gone."""
+    job, threads = a_job(village), DealerLimits().jobs * 8 + 8
+    request = dealer_pb2.CorrelationsRequest(job_id=job.job_id, attempt=1)
+    with village.channel("dealer", village.stolen("party-a")) as channel:
+        calls: list[Any] = [
+            DealerStub(channel).Correlations(request, timeout=1.0) for _ in range(threads + 20)
+        ]
+        for call in calls:
+            with pytest.raises(grpc.RpcError):
+                next(call)
+    with village.dealer() as stub:
+        stub.Describe(dealer_pb2.DescribeDealerRequest(), timeout=20.0)
 
 
 @pytest.mark.parametrize("what", ["job", "program"])
