@@ -172,9 +172,12 @@ class Opposed:
 
 @dataclass(frozen=True)
 class Expired:
-    """Ours: the time that the job may take is used up; `doing`: what it was about."""
+    """Ours: the time that the job may take is used up; `doing`: what it was about, `culprit`: who
+    let the others wait, if that is known.
+    """
 
     doing: str
+    culprit: str = ""
     words: ClassVar[str] = "ran out of time"
 
 

@@ -137,13 +137,7 @@ def _prepared(job: ConductedJob, event: Prepared) -> Step:
     same_program = job.program in {b"", event.program}
     same_rounds = () in {job.round_names, event.round_names} or job.round_names == event.round_names
     if not (same_program and same_rounds):
-        return _end(
-            job,
-            State.FAILED,
-            "it compiled another program than the others;"
-            " check that all services run the same version of Masque",
-            event.peer,
-        )
+        return _another_program(job, event.peer)
     if event.round_names and not event.round_names[-1]:
         raise wrong(event.peer, f"compiled job {job.job_id} to nothing to do", job.job_id)
     waiting = job.waiting - {event.peer}
@@ -152,6 +146,17 @@ def _prepared(job: ConductedJob, event: Prepared) -> Step:
     if waiting:
         return job, ()
     return _ask_round(replace(job, state=State.TRAINING), 0)
+
+
+def _another_program(job: ConductedJob, peer: str) -> Step:
+    """Of two that differ, nobody knows who is wrong; of more, who differs from those that agree."""
+    others = job.everybody - job.waiting
+    check = "check that all services run the same version of Masque"
+    if len(others) > 1:
+        told = f"it compiled another program than the others; {check}"
+        return _end(job, State.FAILED, told, peer)
+    told = f"they compiled different programs; {check}"
+    return _end(job, State.FAILED, told, ", ".join(sorted(others | {peer})))
 
 
 def _round_done(job: ConductedJob, event: RoundDone) -> Step:
@@ -218,7 +223,7 @@ def _opposed(job: ConductedJob, event: Opposed) -> Step:
 
 
 def _expired(job: ConductedJob, event: Expired) -> Step:
-    culprit = job.culprit or ", ".join(sorted(job.waiting))
+    culprit = event.culprit or job.culprit or ", ".join(sorted(job.waiting))
     said = f"; {job.reason}" if job.reason else ""
     return _end(job, State.FAILED, f"its time was used up while {event.doing}{said}", culprit)
 

@@ -191,7 +191,9 @@ class Course:
 
     def _on_time(self, at: float) -> None:
         if at >= self._expires:
-            self._step(_Posted(Expired(self._doing())))
+            running = self.job.state in RUNNING
+            culprit = self._leases.slowest(self.job.waiting) if running else ""
+            self._step(_Posted(Expired(self._doing(), culprit)))
         elif at >= self._wake:
             self._wake = float("inf")
             crowded = self._room.crowded(self.job.job_id)
@@ -335,7 +337,9 @@ class Course:
 
     def _doing(self) -> str:
         if self.job.state not in RUNNING:
-            return "waiting for " + (self.job.culprit or "its turn")
+            here = self.job.committed
+            goes_on = f" to go on with training round {here.round + 1}" if here else ""
+            return "waiting for " + (self.job.culprit or "its turn") + goes_on
         doing = self._leases.doing(self.job.waiting)
         return f"{self._what()}: {doing}" if doing else self._what()
 

@@ -88,6 +88,21 @@ class Leases:
             return Late(name, f"no progress for {limit:g} s: {doing or 'nothing is known'}")
         return None
 
+    def slowest(self, waiting: frozenset[str]) -> str:
+        """Who of those `waiting` for lets the others wait, as far as that can be told."""
+        now = self._clock()
+        with self._lock:
+            signs = {peer: self._signs[peer] for peer in sorted(waiting) if peer in self._signs}
+            known = set(self._signs)
+        silent = [p for p, sign in signs.items() if now - sign.lived > MARGIN]
+        if silent:
+            return ", ".join(silent)
+        name = _end_of_chain(signs, known) if signs else ""
+        own = signs.get(name)
+        if not name or (own is not None and (not own.doing or own.waits_for in known)):
+            return ", ".join(sorted(waiting))  # it has said nothing, or they wait in a circle
+        return name
+
     def doing(self, waiting: frozenset[str]) -> str:
         """What those `waiting` for are about, in words."""
         with self._lock:

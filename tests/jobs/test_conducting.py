@@ -184,6 +184,12 @@ def test_another_program_is_the_culprits_fault(other: tuple[bytes, tuple[str, ..
     assert effects[-2:] == [AskAbort(ALL, job.reason), Forget(frozenset(PARTIES))]
 
 
+def test_of_two_programs_that_differ_nobody_knows_which_is_wrong() -> None:
+    job, _ = run(NEW, Begin(), prepared()[0], Prepared("party-1", 1, b"q" * 32, ROUNDS))
+    assert (job.state, job.culprit) == (State.FAILED, "dealer, party-1")
+    assert "different programs" in job.reason
+
+
 def test_parties_that_disagree_on_stopping_end_the_job() -> None:
     training = jobs()[State.TRAINING]
     events = [RoundDone(peer, 1, 0, peer == "party-0", True) for peer in PARTIES]
@@ -314,6 +320,9 @@ def test_a_job_that_runs_out_of_time_names_whom_it_waited_for() -> None:
     job, _ = run(job, Expired("waiting for party-1"))
     assert (job.state, job.culprit) == (State.FAILED, "party-1")
     assert job.reason == "its time was used up while waiting for party-1; it does not answer"
+    training = jobs()[State.TRAINING]
+    assert run(training, Expired("training"))[0].culprit == "party-0, party-1"
+    assert run(training, Expired("training", "party-0"))[0].culprit == "party-0"
 
 
 def test_a_job_that_waits_is_cancelled_without_asking_anybody() -> None:

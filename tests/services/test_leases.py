@@ -186,3 +186,17 @@ def test_who_prepares_and_computes_may_take_longer_than_a_lease() -> None:
     for worked in range(20):
         beat(leases, clock, {peer: preparing(worked) for peer in PARTIES}, LEASE / 2)
         assert leases.late(PARTIES) is None
+
+
+def test_who_lets_the_others_wait_is_named_before_a_lease_is_over() -> None:
+    """When the time of the job is used up, that is all there is to go by."""
+    leases, clock = granted()
+    assert leases.slowest(PARTIES) == "party-1, party-2, party-3", "nothing is known"
+    waits = {p: progress(1, "waits", "party-3") for p in ("party-1", "party-2")}
+    beat(leases, clock, waits | {"party-3": progress(1)}, 2)
+    assert leases.slowest(PARTIES) == "party-3"
+    assert leases.slowest(frozenset({"party-1", "party-2"})) == "party-3"
+    beat(leases, clock, waits | {"party-3": progress(1, "waits", "party-1")}, 2)
+    assert leases.slowest(PARTIES) == "party-1, party-2, party-3", "they wait in a circle"
+    beat(leases, clock, waits, MARGIN + 1)
+    assert leases.slowest(PARTIES) == "party-3", "it is silent"
