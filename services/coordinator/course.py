@@ -50,6 +50,7 @@ from services.coordinator.board import Board
 from services.coordinator.endings import bad, ending
 from services.coordinator.figures import Tally
 from services.coordinator.leases import Leases
+from services.coordinator.pauses import FIRST_PAUSE, Pauses
 from services.coordinator.peers import Peers
 from services.coordinator.room import Room
 from services.coordinator.settings import CoordinatorSettings
@@ -58,12 +59,6 @@ from services.coordinator.times import now
 
 GRACE = 0.6
 """Seconds to listen after the first complaint: several services may notice one that died."""
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 120.0
-"""Seconds between two attempts: doubled every time, up to the longest."""
-
-LONGEST_LOOK, LONGEST_YES = 2.0, 8.0
-"""Likewise, between two looks whether everybody is there with room, and whether people say yes."""
 
 RUNNING = frozenset({State.PREPARING, State.TRAINING, State.FINISHING})
 
@@ -111,7 +106,7 @@ class Course:
         left = self.job.begun + settings.job_seconds - time.time()
         self._expires = time.monotonic() + left
         self._wake = self._tick = float("inf")
-        self._looks, self._asks_people = 0, False
+        self._pauses = Pauses()
 
     def run(self, broken: str = "") -> None:
         """Until the job has ended, or the service stops; `broken`: why it was broken off before."""
@@ -124,7 +119,9 @@ class Course:
                 self._next()
         except Exception:  # ours: whoever runs us tries again, and nobody need wait until then
             self._parked = True
-            self._asking.abort(self._bound, self.job.everybody, "the coordinator could not go on")
+            if self.job.state is not State.FINISHING:  # results that are due wait for us
+                told = "the coordinator could not go on"
+                self._asking.abort(self._bound, self.job.everybody, told)
             raise
         finally:
             self._left.set()  # first: a look that is under way claims no room from now on
@@ -161,7 +158,7 @@ class Course:
     @property
     def asks_people(self) -> bool:
         """Does it wait for somebody's yes?"""
-        return self._asks_people
+        return self._pauses.asks_people
 
     def park(self) -> None:
         """The service stops: the job waits for it to come back."""
@@ -180,7 +177,7 @@ class Course:
             self._on_time(time.monotonic())
             return
         event = posted.event
-        self._looks = self._looks + 1 if isinstance(event, Absent) else 0
+        self._pauses.looks = self._pauses.looks + 1 if isinstance(event, Absent) else 0
         if isinstance(event, Failure):
             if event.attempt != self.job.attempt or self.job.state not in RUNNING:
                 return
@@ -354,17 +351,12 @@ class Course:
             self._asking.hang_up()
             self._room.release(self.job.job_id, over=False)
             self._tick = float("inf")
-            self._wake = time.monotonic() + self._pause(effect.fruitless)
+            self._wake = time.monotonic() + self._pauses.after(effect.fruitless)
         elif isinstance(effect, AskRound) and self._late(effect.round):
             self._step(_Posted(Stopped()))
             self._parked = True
         else:
             self._ask_all(effect)
-
-    def _pause(self, fruitless: int) -> float:
-        """Seconds: the more, the more often it was in vain."""
-        looks = min(LONGEST_YES if self._asks_people else LONGEST_LOOK, _doubled(self._looks))
-        return max(looks, min(LONGEST_PAUSE, _doubled(fruitless))) if fruitless else looks
 
     def _ask_all(self, effect: AskPrepare | AskRound | AskResults) -> None:
         if isinstance(effect, AskPrepare):
@@ -392,7 +384,7 @@ class Course:
             return None
         if self.job.state is State.SUBMITTED:
             unapproved = self._missing(peers)
-            self._asks_people = unapproved is not None
+            self._pauses.asks_people = unapproved is not None
             if unapproved is not None:
                 return unapproved
         waits = self._room.claim(self.job.job_id, lambda: self._need, peers.lent())
@@ -426,11 +418,6 @@ class Course:
             traffic = progress.traffic
             self._traffic[peer] = (int(traffic.exchanges), int(traffic.sent))
             self._board.news(self.job.job_id, self.job.state.value, self.progress)
-
-
-def _doubled(times: int) -> float:
-    """Seconds to wait before the next time."""
-    return FIRST_PAUSE * 2.0 ** (min(max(times, 1), 20) - 1)
 
 
 def _has_none(error: MasqueError) -> bool:

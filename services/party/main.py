@@ -21,6 +21,7 @@ from masque.wire.server import Server
 from masque.wire.settings import own_credentials
 from masque.wire.streams import METHOD
 from services.party.approvals import Approvals
+from services.party.around import Surroundings
 from services.party.checking import examine
 from services.party.deliveries import Deliveries
 from services.party.figures import Figures
@@ -31,7 +32,7 @@ from services.party.results import Results
 from services.party.service import PERMISSIONS, PartyService
 from services.party.settings import PartySettings
 from services.party.tending import Tending
-from services.party.workshop import PartyWorkshop, Surroundings
+from services.party.workshop import PartyWorkshop
 
 _log = structlog.get_logger("masque.party")
 

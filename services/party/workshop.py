@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import grpc
 
 from masque.data.checkpoints import Checkpoints
 from masque.data.store import Store
@@ -24,20 +21,17 @@ from masque.jobs.resuming import program_of
 from masque.jobs.spending import Spending
 from masque.mpc.doors import Source
 from masque.mpc.program import Opening, Program
-from masque.v1.dealer_pb2 import CorrelationsRequest, Material
-from masque.v1.dealer_pb2_grpc import DealerStub
 from masque.wire import heartbeat, memory
 from masque.wire.binding import Binding
 from masque.wire.exchange import PeerExchange
-from masque.wire.failures import translate
 from masque.wire.hub import Hub
-from masque.wire.identity import Identity, Role
+from masque.wire.identity import Role
 from masque.wire.pinned import Pinned
 from masque.wire.recipients import Recipient
 from masque.wire.streams import peer_options
-from masque.wire.tls import Credentials
 from services.party import preparing
 from services.party.approvals import MOST, Approvals
+from services.party.around import DealerStream, Surroundings
 from services.party.attempt import Attempt, Doors
 from services.party.deliveries import Deliveries
 from services.party.figures import COMPUTED, FAILED, Totals
@@ -45,26 +39,6 @@ from services.party.jobs import Memory
 from services.party.results import Outcome, Results, Sealed
 from services.party.settings import PartyLimits
 from services.party.stock import Listener, Stock
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """Who this party is, and where everybody else is: addresses by name."""
-
-    credentials: Credentials
-    peers: dict[str, str]
-    dealer: str
-    dealer_address: str
-    coordinator: str
-
-    @property
-    def name(self) -> str:
-        """This party."""
-        return self.credentials.identity.name
-
-    def identity(self, role: Role, name: str) -> Identity:
-        """Somebody else of this project."""
-        return Identity(self.credentials.identity.project, role, name)
 
 
 class PartyWorkshop:
@@ -367,56 +341,3 @@ class PartyWorkshop:
         return Pinned(
             around.peers[name], identity, around.credentials, peer_options(identity), revoked
         )
-
-
-class DealerStream:
-    """`services.party.stock.Source`: this party's `Correlations` call, for so many seconds."""
-
-    def __init__(
-        self,
-        around: Surroundings,
-        job: BoundJob,
-        program: Program,
-        failed: Listener,
-        seconds: float,
-    ) -> None:
-        self._dealer = around.identity(Role.DEALER, around.dealer)
-        self._address = around.dealer_address
-        self._channel = Pinned(
-            self._address,
-            self._dealer,
-            around.credentials,
-            on_revoked=lambda error: failed(self._named(error)),
-        )
-        request = CorrelationsRequest(
-            job_id=job.job_id,
-            attempt=job.attempt,
-            job_digest=job.digest(),
-            program_digest=program.digest,
-        )
-        stub: Any = DealerStub(self._channel.channel)
-        self._call = stub.Correlations(request, timeout=seconds)
-        self._cancelled = False
-
-    def _named(self, error: MasqueError) -> MasqueError:
-        if error.where.get("service") == str(self._dealer):
-            error.where["service"] = self._dealer.name
-        return error
-
-    def messages(self) -> Iterator[Material]:
-        """The stream, its errors named after the dealer unless it names somebody itself."""
-        try:
-            yield from self._call
-        except grpc.RpcError as error:
-            ours = self._cancelled
-            meant = translate(error, service=self._dealer) if ours else self._channel.meaning(error)
-            raise self._named(meant) from error
-        except MasqueError as error:
-            raise self._named(error) from None
-        finally:
-            self._channel.close()
-
-    def cancel(self) -> None:
-        """End it; the dealer will tell the others that this party has left."""
-        self._cancelled = True
-        self._call.cancel()

@@ -10,8 +10,9 @@ import pytest
 
 from masque.errors import NotFound
 from services.party import preparing, workshop
+from services.party.around import Surroundings
 from services.party.settings import PartyLimits
-from services.party.workshop import PartyWorkshop, Surroundings
+from services.party.workshop import PartyWorkshop
 from tests.jobs.examples import bound
 from tests.services.handmade import compile_handmade
 
