@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from masque.errors import NotFound
-from services.party import preparing, workshop
+from services.party import around, preparing, workshop
 from services.party.around import Surroundings
 from services.party.settings import PartyLimits
 from services.party.workshop import PartyWorkshop
@@ -79,8 +79,9 @@ def test_the_streams_of_an_attempt_last_as_long_as_a_job_may(
 
     monkeypatch.setattr(workshop, "PeerExchange", exchange)
     monkeypatch.setattr(workshop, "Stock", stock)
-    monkeypatch.setattr(workshop, "DealerStub", Stub)
-    monkeypatch.setattr(workshop, "Pinned", lambda *_, **__: SimpleNamespace(channel=None))
+    monkeypatch.setattr(around, "DealerStub", Stub)
+    for module in (around, workshop):
+        monkeypatch.setattr(module, "Pinned", lambda *_, **__: SimpleNamespace(channel=None))
     job, source = bound(), None
     party._doors(job, compile_handmade(job), 0, source, nothing)  # type: ignore[arg-type]
     assert found == {"lifetime": WEEKS, "timeout": WEEKS}
