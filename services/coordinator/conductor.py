@@ -235,7 +235,7 @@ class Conductor:
             # Others may have put it before people, and it may be submitted again under this id.
             parties = frozenset(bound.parties)
             with self._peers() as peers:
-                tell(parties, lambda party: peers.forget(party, what.job_id), "end")
+                tell(parties, lambda p: peers.forget(p, what.job_id, refused=True), "end")
             raise
         return bound
 

@@ -192,10 +192,14 @@ class Peers:
         with self._blaming(party):
             self._parties[party].Renew(request, timeout=BRIEF)
 
-    def forget(self, party: str, job_id: str) -> None:
-        """The job has ended: nothing of it is needed to go on; raises if it does not answer."""
+    def forget(self, party: str, job_id: str, *, refused: bool = False) -> None:
+        """The job has ended: nothing of it is needed to go on; raises if it does not answer.
+
+        `refused`: it was not accepted, though the party may have put it before people.
+        """
+        request = party_pb2.ForgetJobRequest(job_id=job_id, refused=refused)
         with self._blaming(party):
-            self._parties[party].Forget(party_pb2.ForgetJobRequest(job_id=job_id), timeout=ABORT)
+            self._parties[party].Forget(request, timeout=ABORT)
 
     def abort(self, peer: str, job: BoundJob, reason: str) -> None:
         """Tell a service that an attempt is over; raises if it does not answer."""

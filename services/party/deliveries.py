@@ -58,7 +58,7 @@ class Deliveries:
             return _delivery(json.loads(self._path(job_id).read_bytes()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             _log.warning("damaged results: the job computes them again", job=job_id)
             return None
 

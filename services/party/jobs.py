@@ -114,6 +114,10 @@ class Jobs:
                 job = self._jobs[job_id] = Job(self._recall(job_id), self._workshop)
             return job
 
+    def begun(self, job_id: str) -> bool:
+        """Whether any attempt of a job has ever been taken here."""
+        return self._memory.recall(job_id).attempt > 0
+
     def forget(self, job_id: str, sender: str) -> None:
         """A job has ended; of one that is unknown, or not the sender's, nothing is changed."""
         state = self._recall(job_id)

@@ -264,6 +264,8 @@ class PartyService(PartyServicer):
         """A job has ended: destroy what was kept to go on with it."""
         job_id = uploads.checked_job_id(request.job_id)
         sender = caller(context).name
+        if request.refused and self._jobs.begun(job_id):
+            return messages.ForgetJobReply()  # submitted twice: one was refused, the other was not
         self._jobs.forget(job_id, sender)
         self._approvals.forget(job_id, sender)
         _log.info("job forgotten", job=job_id)

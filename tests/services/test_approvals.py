@@ -331,6 +331,7 @@ def test_a_no_outlives_its_case(guarded: Village, how: str) -> None:
         with pytest.raises(NotFound):
             say(guarded, "deputy", each)
     twin = job.model_copy(update={"job_id": f"{job.job_id}-again"})
+    twin = submitted(twin, guarded.credentials("client", job.client))
     assert review(guarded, "party-a", twin) == sorted(OFFICERS), "a new job is asked about anew"
 
 

@@ -281,6 +281,16 @@ def test_a_lease_is_renewed_for_the_attempt_under_way_by_its_coordinator(
         village.run_at("party-a", job, 1)
 
 
+def test_a_job_that_was_refused_once_gives_up_nothing_that_has_begun(village: Village) -> None:
+    """It was submitted twice at once, and only one of the two was refused."""
+    job = broken_off(village, a_job(village, training__epochs=EPOCHS), 2)
+    for name in village.names:
+        with village.party(name) as stub:
+            stub.Forget(party_pb2.ForgetJobRequest(job_id=job.job_id, refused=True), timeout=CALL)
+    village.run(on(job, 2))
+    assert np.array_equal(village.result(on(job, 2), "gram"), gram(patients()[0], EXACT))
+
+
 def test_who_may_say_that_a_job_has_ended(village: Village) -> None:
     job = broken_off(village, a_job(village, training__epochs=EPOCHS), 2)
     kept = {"job.json", "1-1.share", "1-2.share"}

@@ -46,6 +46,7 @@ from services.party.main import run
 from tests.jobs.examples import bound
 from tests.jobs.test_privacy import private
 from tests.services.handmade import STEPS, compile_handmade, gram
+from tests.services.submitted import submitted
 from tests.services.test_going_on import broken_off, on
 from tests.services.test_party import EARLY_STOP, a_job
 from tests.services.village import CALL, PROJECT, Village, patients
@@ -286,7 +287,8 @@ class Told:
 
     def __init__(self, done: Done, folder: Path, attempt: int = 3, **changes: Any) -> None:
         spec = private(**changes).spec
-        self.job = bound(spec, parties=list(done.job.parties), attempt=attempt)
+        job = bound(spec, parties=list(done.job.parties), attempt=attempt)
+        self.job = submitted(job, done.village.credentials("client", job.client))
         self.done, self.folder = done, folder
 
     def statement(

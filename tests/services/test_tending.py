@@ -18,6 +18,7 @@ from services.party.approvals import Approvals
 from services.party.settings import PartyLimits
 from services.party.tending import Tending
 from tests.jobs.examples import bound
+from tests.jobs.test_ledger import opened
 
 
 def failing(*_: object) -> None:
@@ -48,8 +49,7 @@ def test_a_step_that_fails_hinders_no_other(broken: str) -> None:
 def test_what_is_forgotten_just_then_is_no_accident(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger: Any = None
-    approvals, job = Approvals(tmp_path, ledger, "party-a"), bound()
+    approvals, job = Approvals(tmp_path / "cases", opened(tmp_path), "party-a"), bound()
     assert approvals.missing(job, [["officer"]]) == ["officer"]
     threads = []
 
@@ -64,4 +64,4 @@ def test_what_is_forgotten_just_then_is_no_accident(
     approvals.sweep(3600.0)
     for thread in threads:
         thread.join(20)
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path / "cases") == []

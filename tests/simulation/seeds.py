@@ -140,7 +140,7 @@ def run(seed: int, ground: Ground, *, chosen: Plan | None = None, tracing: bool 
     village = Village(world, ground, what.parties, what.weather, what.at_once)
     monitors = Monitors(village)
     story = Story(village, monitors, list(what.orders), what.rows, Random(f"{seed}/story"))
-    story.deletes = what.deletes
+    story.deletes, story.lost = what.deletes, what.lost
     misfortune = Misfortune(village, list(what.faults))
     leftovers = Leftovers(village)
     with patches.logging_to(monitors.heard), monitoring(monitors), leftovers.watching():

@@ -12,6 +12,7 @@ from masque.wire import heartbeat
 from services.coordinator.leases import MARGIN
 from services.dealer.service import DealerService
 from services.party.workshop import PartyWorkshop
+from tests.simulation import seeds
 from tests.simulation.network import Weather
 from tests.simulation.seeds import Plan, Report, run
 from tests.simulation.stories import Order
@@ -59,7 +60,8 @@ def test_one_who_hangs_is_named_within_a_lease_and_the_job_goes_on(who: str) -> 
 @pytest.mark.parametrize("who", HOW)
 def test_one_who_computes_may_take_much_longer_than_a_lease(who: str) -> None:
     busy = mock.patch.object(heartbeat, "thread_clock", computing)
-    with ground() as made, busy, once(who, 10 * (LEASE + MARGIN)):
+    time = mock.patch.object(seeds, "SETTLED", 20 * (LEASE + MARGIN))
+    with ground() as made, busy, time, once(who, 10 * (LEASE + MARGIN)):
         report = run(1, made, chosen=CALM, tracing=True)
     assert not report.violations, report
     assert "succeeded attempt=1" in told(report)
