@@ -101,6 +101,12 @@ def damaged(dataset: str) -> MasqueError:
     )
 
 
+def foreign(dataset: str, hint: str) -> Refused:
+    """The error for a data set of somebody else."""
+    text = f"the data set {dataset!r} belongs to somebody else."
+    return Refused(text, hint=hint, dataset=dataset)
+
+
 def unwritable(path: Path, error: OSError) -> MasqueError:
     """The error for a place on disk that cannot be used as the configuration says."""
     return MasqueError(

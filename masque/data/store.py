@@ -39,6 +39,7 @@ from masque.data.disk import (
     create,
     damaged,
     flush,
+    foreign,
     full,
     lock,
     make_directory,
@@ -263,7 +264,7 @@ class Store:
         with self._guard:
             entry = self._damaged[name] if name in self._damaged else self.entry(name)
             if owner is not None and (entry is None or owner != entry.owner):
-                raise _foreign(name, "Only its owner may delete it.") if entry else damaged(name)
+                raise foreign(name, "Only its owner may delete it.") if entry else damaged(name)
             description = self._names / f"{name}.json"
             try:
                 if entry is not None:
@@ -297,7 +298,7 @@ class Store:
                 dataset=name,
             )
         if entry is None or entry.owner != owner:
-            raise _foreign(name, "Choose another name.")
+            raise foreign(name, "Choose another name.")
 
     def _check_room(self, info: TableInfo) -> None:
         free = shutil.disk_usage(self._root).free - _SPARE_BYTES
@@ -358,21 +359,18 @@ class Store:
 
         If a description cannot be read, the folder it names is unknown: then none is removed.
         """
-        unreadable = False
         for path in sorted(self._names.glob("*.json")):
             try:
                 entry = Entry.model_validate_json(path.read_bytes())
             except (ValidationError, OSError):
                 self._damaged[path.stem] = None
-                unreadable = True
                 continue
             self._entries[path.stem] = entry
         named = {entry.folder for entry in self._entries.values()}
         for path in self._shares.iterdir():
-            if path.name not in named and not unreadable:
+            if path.name not in named and not self._damaged:
                 shutil.rmtree(path, ignore_errors=True)
-        for name in [name for name, entry in self._entries.items() if not self._whole(name, entry)]:
-            self._damaged[name] = self._entries.pop(name)
+        self._drop([name for name, entry in self._entries.items() if not self._whole(name, entry)])
 
     def _check_key(self) -> None:
         for name, entry in self._entries.items():
@@ -386,8 +384,10 @@ class Store:
 
     def _check_seals(self) -> None:
         """What lacks a true seal cannot be used: nothing tells an old entry from a forged one."""
-        for name in [name for name, e in self._entries.items() if not e.intact(self._key)]:
-            self._damaged[name] = self._entries.pop(name)
+        self._drop([name for name, entry in self._entries.items() if not entry.intact(self._key)])
+
+    def _drop(self, damaged: Sequence[str]) -> None:
+        self._damaged |= {name: self._entries.pop(name) for name in damaged}
 
     def _whole(self, name: str, entry: Entry) -> bool:
         folder = self._shares / entry.folder
@@ -398,7 +398,3 @@ class Store:
             )
         except OSError:
             return False
-
-
-def _foreign(name: str, hint: str) -> Refused:
-    return Refused(f"the data set {name!r} belongs to somebody else.", hint=hint, dataset=name)

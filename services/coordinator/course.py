@@ -40,7 +40,6 @@ from masque.jobs.conducting import (
     Wait,
     step,
 )
-from masque.jobs.record import Progress
 from masque.jobs.states import State, ends_in_time
 from masque.wire import tracing
 from masque.wire.failures import pack
@@ -55,6 +54,7 @@ from services.coordinator.peers import Peers
 from services.coordinator.room import Room
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Sealed, Store, attempt_of
+from services.coordinator.telling import about, progress_of
 from services.coordinator.times import now
 
 GRACE = 0.6
@@ -204,7 +204,7 @@ class Course:
             self._asking.renew(self._bound, frozenset(self.job.parties) - self.job.waiting)
             late = self._leases.late(self.job.waiting)
             if late is not None:
-                self._step(_Posted(Overdue(late.culprit, f"{self._what()}: {late.doing}")))
+                self._step(_Posted(Overdue(late.culprit, f"{about(self.job)}: {late.doing}")))
 
     def _accuse(self, first: Failure) -> _Posted:
         """Who is at fault, after listening a moment to what the others say."""
@@ -227,7 +227,7 @@ class Course:
         self._hint = error.hint
         reason = bare(error.message, self.job).rstrip(".")
         if self.job.state is State.TRAINING:
-            reason += f" (in {self._what()})"
+            reason += f" (in {about(self.job)})"
         lost = error.where.get("checkpoint") == "lost" or (
             self.job.state is State.FINISHING and _has_none(error)
         )
@@ -295,24 +295,8 @@ class Course:
         return self._progress(self.job)
 
     def _progress(self, job: ConductedJob) -> str:
-        names, traffic = job.round_names, list(self._traffic.values())
-        over = job.state in (State.FINISHING, State.SUCCEEDED)
-        running = job.state is State.TRAINING
-        done = job.committed.round if job.committed and job.state is State.WAITING else 0
-        return Progress(
-            job=job.job_id,
-            attempt=job.attempt,
-            state=job.state.value,
-            round_name=names[job.round] if names and (running or over) else "",
-            round=job.round + 1 if running or over else done,
-            of=len(names),
-            seconds=round(time.monotonic() - self._begun, 3),
-            exchanges=max((count for count, _ in traffic), default=0),
-            bytes_sent=sum(sent for _, sent in traffic),
-            stopped=job.stopped,
-            reason=job.reason,
-            culprit=job.culprit,
-        ).to_json()
+        seconds = time.monotonic() - self._begun
+        return progress_of(job, seconds, list(self._traffic.values())).to_json()
 
     def _log(self, job: ConductedJob) -> None:
         _log.info(
@@ -325,20 +309,10 @@ class Course:
             culprit=job.culprit or None,
         )
 
-    def _what(self) -> str:
-        """What everybody is about, in words."""
-        job = self.job
-        if job.state is State.TRAINING:
-            return f"training round {job.round_names[job.round]!r}"
-        return "preparing" if job.state is State.PREPARING else "handing over results"
-
     def _doing(self) -> str:
-        if self.job.state not in RUNNING:
-            here = self.job.committed
-            goes_on = f" to go on with training round {here.round + 1}" if here else ""
-            return "waiting for " + (self.job.culprit or "its turn") + goes_on
-        doing = self._leases.doing(self.job.waiting)
-        return f"{self._what()}: {doing}" if doing else self._what()
+        running = self.job.state in RUNNING
+        doing = self._leases.doing(self.job.waiting) if running else ""
+        return f"{about(self.job)}: {doing}" if doing else about(self.job)
 
     # -- effects ---------------------------------------------------------------------------------
 

@@ -321,7 +321,7 @@ PLANTS: dict[str, Planted] = {
     "room for ever": Planted("leaves nothing", room_for_ever, range(1, 10)),
     "memory for ever": Planted("leaves nothing", memory_for_ever, range(1, 10)),
     "nobody told": Planted("leaves nothing", nobody_told, range(1, 10)),
-    "released again": Planted("released once", released_again, range(1, 400)),
+    "released again": Planted("released once", released_again, range(1, 80), ("crash in a write",)),
     "careless": Planted("accidents", careless, range(1, 10)),
     "submitted anew": Planted("recovers", submitted_anew, range(1, 10), (), TWICE),
     "prepared anew": Planted("recovers", prepared_anew, range(1, 10), (), TWICE),

@@ -285,7 +285,7 @@ class Village:
             self.world.kill(host)
         _lives.clear()
         shortcuts.forget()
-        if self.world.seed % 10 == 0:
+        if self.world.seed % 50 == 0:
             gc.collect()  # not in the midst of a world, whose finalizers it would call
             gc.freeze()
         watching.detach()
