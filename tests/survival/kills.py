@@ -30,7 +30,7 @@ EPOCHS = {"logistic": 150, "stopping": 150, "network": 50, "open": 150, "kept": 
 
 MOST_IN_A_ROW = 5
 """Times that kills fall on jobs that have committed nothing since the last: a job is given up after
-twelve attempts in a row that commit nothing.
+twenty attempts in a row that commit nothing.
 """
 
 PREPARE = 3

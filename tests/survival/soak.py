@@ -11,11 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from masque.client import jobs as client
 from masque.client import processes
 from tests.survival.kills import distance
 from tests.survival.villages import KINDS, Outputs, Village, village
 
+PARTIES = 3
 EPOCHS = 6
+CANCELLED, LONG = 6, 2000
+"""One job of so many is cancelled as it trains, and would have so many epochs."""
+
 KIND = ("logistic", "network", "stopping", "open")
 SETTLE = 4.0
 """Seconds in which services give memory back after a job."""
@@ -51,8 +56,11 @@ class Taken:
 def run(
     directory: Path, jobs: int, at_once: int, say: Callable[[str], None] = lambda text: None
 ) -> list[str]:
-    """`jobs` jobs, `at_once` of them at a time; what each leaves. AssertionError for a leak."""
-    with village(directory, settings={"coordinator": {"jobs": at_once}}) as place:
+    """`jobs` jobs, `at_once` of them at a time, some given up in the middle; what each leaves.
+
+    AssertionError for a leak.
+    """
+    with village(directory, PARTIES, settings={"coordinator": {"jobs": at_once}}) as place:
         expected: dict[str, Outputs] = {}
         for kind in KIND:
             expected[kind] = place.outputs(_whole(place, kind))
@@ -73,6 +81,9 @@ def _batch(place: Village, count: int, at_once: int, expected: dict[str, Outputs
     """So many jobs; every result is looked at."""
 
     def one(number: int) -> None:
+        if number % CANCELLED == CANCELLED - 1:
+            _given_up(place)
+            return
         kind = KIND[number % len(KIND)]
         far = distance(place.outputs(_whole(place, kind)), expected[kind])
         assert far < KINDS[kind][1], f"{kind} is {far} off"
@@ -80,6 +91,13 @@ def _batch(place: Village, count: int, at_once: int, expected: dict[str, Outputs
     with ThreadPoolExecutor(at_once) as threads:
         list(threads.map(one, range(count)))
     time.sleep(SETTLE)
+
+
+def _given_up(place: Village) -> None:
+    job_id = place.submit("logistic", LONG)
+    place.net.until_training(job_id)
+    client.cancel(place.net.services, job_id)
+    assert place.ended(job_id).state == "cancelled"
 
 
 def _whole(place: Village, kind: str) -> str:

@@ -15,4 +15,4 @@ def test_jobs_outlive_kills_of_two_parties_and_their_helpers(tmp_path: Path) -> 
 
 def test_jobs_that_run_at_once_leave_nothing_behind(tmp_path: Path) -> None:
     lines = soak.run(tmp_path, 12, 4)
-    assert len(lines) == 4, "dealer, two parties, coordinator"
+    assert len(lines) == 5, "dealer, three parties, coordinator"
