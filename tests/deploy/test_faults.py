@@ -14,6 +14,7 @@ import pytest
 
 from deploy.onehost import engine
 from masque.client.local_files import PROJECT
+from masque.client.ports import free_ports
 from masque.wire.authority import open_authority
 from masque.wire.certificates import fingerprint, load_certificate
 from masque.wire.identity import Identity, Role
@@ -148,11 +149,12 @@ def test_a_certificate_near_its_end_is_renewed_and_taken_up(deployment: Deployme
 
 def test_a_port_in_use_is_told_before_anything_starts(image: str, tmp_path: Path) -> None:
     fresh = Deployment(a_name(), tmp_path, image)
+    (first,) = free_ports(1)
+    port = first + 1
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", port))
         other.listen()
-        port = other.getsockname()[1]
-        done = fresh.make("up", PORT=str(port - 1), check=False)
+        done = fresh.make("up", PORT=str(first), check=False)
     assert done.returncode != 0
     assert f"Port {port}, meant for party 'party-1', is in use" in done.stderr
     assert not (tmp_path / fresh.name).exists()
