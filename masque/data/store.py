@@ -25,7 +25,7 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 
@@ -49,10 +49,11 @@ from masque.data.disk import (
 )
 from masque.data.keys import StoreKey, store_key
 from masque.data.pages import stored_size
+from masque.data.quota import Holding, Quota
 from masque.data.spool import FileRows
 from masque.data.table import TableInfo
 from masque.data.upload import Entry, Writer, check_name
-from masque.errors import Conflict, InputError, MasqueError, NotFound, Refused
+from masque.errors import Conflict, InputError, MasqueError, NotFound
 from masque.mpc.types import Shape
 
 Words = NDArray[np.uint64]
@@ -70,20 +71,19 @@ class Store:
         *,
         key_file: str | Path | None = None,
         key_command: Sequence[str] = (),
-        capacity: int | None = None,
+        quota: Quota = Quota(),  # noqa: B008 - it never changes
     ) -> None:
         """Opens or creates `directory`, removing what a crash left behind.
 
         `key_file`: 32 bytes that encrypt the shares, best kept on another disk; the default is
         `directory`/key. It is created with an empty store. `key_command`: an agent that has them
-        instead (see `keys`). `capacity`: bytes of shares that may be held at most. Errors:
-        Conflict if another process has the store open; MasqueError if its key is missing or
-        another.
+        instead (see `keys`). Errors: Conflict if another process has the store open; MasqueError
+        if its key is missing or another.
         """
         self._root = Path(directory)
         self._names = self._root / "datasets"
         self._shares = self._root / "shares"
-        self._capacity = capacity
+        self._quota = quota
         self._guard = threading.RLock()
         self._entries: dict[str, Entry] = {}
         self._writers: set[Writer] = set()
@@ -164,8 +164,11 @@ class Store:
             return self._size()
 
     def _size(self) -> int:
-        held = sum(entry.size for entry in self._entries.values())
-        return held + sum(writer.info.share_bytes for writer in self._writers)
+        return sum(size for _, size in self._holdings())
+
+    def _holdings(self) -> Iterator[Holding]:
+        yield from ((entry.owner, entry.size) for entry in self._entries.values())
+        yield from ((writer.owner, writer.info.share_bytes) for writer in self._writers)
 
     def spool(self, shape: Shape) -> FileRows:
         """Room on disk for a job's opened masked values; counted until it is let go.
@@ -174,13 +177,7 @@ class Store:
         """
         size = 8 * prod(shape)
         with self._guard:
-            if self._over(size):
-                raise Refused(
-                    f"the store may hold {self._capacity} bytes; {size} bytes that a job needs "
-                    "while it runs do not fit any more.",
-                    hint="Raise limits.store_bytes of the party, or delete data sets that are no "
-                    "longer needed; then submit the job again.",
-                )
+            self._quota.check_spool(size, self._size() + self._spooled)
             self._spooled += size
         try:
             rows = FileRows(self._root, shape)
@@ -193,12 +190,6 @@ class Store:
     def _let_go(self, size: int) -> None:
         with self._guard:
             self._spooled -= size
-
-    def _over(self, size: int) -> bool:
-        """Whether so many bytes more are too many."""
-        if self._capacity is None:
-            return False
-        return self._size() + self._spooled + size > self._capacity
 
     def open(self, name: str) -> Dataset:
         """The data set `name` as it is now, to be read from and closed. Errors: as `entry`."""
@@ -237,7 +228,7 @@ class Store:
             raise InputError("the upload id must be 1 to 64 letters, digits, '_' or '-'.")
         with self._guard:
             self._check_free(name, owner, replace)
-            self._check_room(info)
+            self._check_room(info, owner)
             folder = self._shares / secrets.token_hex(16)
             writer = Writer(
                 name,
@@ -300,16 +291,12 @@ class Store:
         if entry is None or entry.owner != owner:
             raise foreign(name, "Choose another name.")
 
-    def _check_room(self, info: TableInfo) -> None:
+    def _check_room(self, info: TableInfo, owner: str) -> None:
         free = shutil.disk_usage(self._root).free - _SPARE_BYTES
         pending = sum(writer.missing for writer in self._writers)
         if info.share_bytes > free - pending:
             raise full(info.share_bytes)
-        if self._over(info.share_bytes):
-            raise Refused(
-                f"the store may hold {self._capacity} bytes; this upload does not fit any more.",
-                hint="Delete data sets that are no longer needed.",
-            )
+        self._quota.check_upload(info.share_bytes, owner, self._holdings(), self._spooled)
 
     def _publish(self, writer: Writer) -> Entry:
         entry = Entry(

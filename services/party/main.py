@@ -10,6 +10,7 @@ import structlog
 
 from masque.data.checkpoints import Checkpoints
 from masque.data.kept import KeptModels
+from masque.data.quota import Quota
 from masque.data.store import Store
 from masque.jobs import policy as policies
 from masque.jobs.policy import Policy
@@ -46,7 +47,7 @@ def serve(settings: PartySettings, compile: Compile = compile_job) -> None:
         settings.data,
         key_file=settings.key_file,
         key_command=settings.key_command,
-        capacity=limits.store_bytes,
+        quota=Quota(limits.store_bytes, limits.owner_bytes),
     ) as store:
         ledger = open_ledger(settings, credentials)
         note_deletions(store, ledger)

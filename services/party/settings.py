@@ -28,15 +28,17 @@ Command = Annotated[tuple[Word, ...], BeforeValidator(listed), Field(max_length=
 class PartyLimits(Section):
     """What a party spends at most: bytes, jobs at once, seconds.
 
-    `prefetch_bytes`: material of one job that waits to be used. `lease_seconds`: for how long this
-    party waits for a sign of life of anybody that a job needs: another party, the dealer, the
-    coordinator. `memory_bytes`: what it lends to jobs together, by what they declare; without it,
-    half of what the machine, or the container, has. `job_seconds`: for how long it keeps what a
-    job needs to go on after a crash.
+    `store_bytes`: shares of data sets, and what running jobs keep on disk; `owner_bytes`: shares of
+    the data sets of each owner. `prefetch_bytes`: material of one job that waits to be used.
+    `lease_seconds`: for how long this party waits for a sign of life of anybody that a job needs:
+    another party, the dealer, the coordinator. `memory_bytes`: what it lends to jobs together, by
+    what they declare; without it, half of what the machine, or the container, has. `job_seconds`:
+    for how long it keeps what a job needs to go on after a crash.
     """
 
     jobs: Annotated[int, Field(ge=1, le=1000)] = 8
     store_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
+    owner_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
     memory_bytes: Annotated[int, Field(ge=1 << 26)] | None = None
     prefetch_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 36)] = 16 << 20
     lease_seconds: Seconds = 60.0

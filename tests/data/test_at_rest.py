@@ -18,6 +18,7 @@ from masque.data import disk
 from masque.data.commitments import Commitment
 from masque.data.kept import KeptModels, rekey
 from masque.data.keys import StoreKey, load_key, next_key
+from masque.data.quota import Quota
 from masque.data.rotation import rotate
 from masque.data.schema import loads
 from masque.data.store import Store
@@ -308,7 +309,7 @@ def test_a_note_that_cannot_be_written_waits(tmp_path: Path) -> None:
 
 
 def test_what_a_job_spools_counts(tmp_path: Path) -> None:
-    with Store(tmp_path, capacity=1000) as store:
+    with Store(tmp_path, quota=Quota(1000)) as store:
         rows = store.spool((10, 8))
         with pytest.raises(Refused, match=r"may hold 1000 bytes; 800 bytes that a job needs"):
             store.spool((10, 10))
@@ -327,7 +328,7 @@ def test_room_is_given_back_if_the_disk_has_none(
     def full(*_: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    with Store(tmp_path, capacity=1000) as store:
+    with Store(tmp_path, quota=Quota(1000)) as store:
         with monkeypatch.context() as patch:
             patch.setattr(os, "posix_fallocate", full)
             with pytest.raises(Refused, match="no room on its disk"):

@@ -15,6 +15,7 @@ import pytest
 
 from masque.data.chunks import checksum
 from masque.data.disk import BESIDE, sync
+from masque.data.quota import Quota
 from masque.data.rotation import rotate
 from masque.data.store import Store
 from masque.errors import (
@@ -157,7 +158,7 @@ def test_a_full_disk_leaves_nothing_behind(
 def test_uploads_that_cannot_fit_are_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Store(tmp_path / "small", capacity=200) as store:
+    with Store(tmp_path / "small", quota=Quota(200)) as store:
         stored(store)
         with pytest.raises(Refused, match="may hold 200 bytes"):
             store.begin("b", table()[0], "u")
@@ -193,6 +194,24 @@ def test_an_owner_deletes_and_replaces_what_is_damaged(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         assert store.damaged == ("nobodys",)
         assert np.array_equal(store.rows("again"), words)
+
+
+def test_an_owner_has_its_share_of_the_store(tmp_path: Path) -> None:
+    """What others hold is no concern of its quota; what it is uploading is."""
+    (info, _), (small, _) = table(10), table(5)
+    most = 5 * info.share_bytes // 2
+    there = info.share_bytes + small.share_bytes
+    with Store(tmp_path, quota=Quota(None, most)) as store:
+        stored(store, "a", 10, owner="clinic")
+        stored(store, "b", 20, owner="lab")
+        with store.begin("c", small, "upload-2", owner="clinic"):
+            told = rf"'clinic' may have {most} bytes .*; {there} are there"
+            with pytest.raises(Refused, match=told) as raised:
+                store.begin("d", table(11)[0], "upload-3", owner="clinic")
+        assert "limits.owner_bytes" in raised.value.hint and raised.value.where["owner"] == "clinic"
+        stored(store, "d", 11, owner="clinic")
+        store.delete("a")
+        stored(store, "a", 10, owner="clinic")
 
 
 class Failing:
