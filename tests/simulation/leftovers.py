@@ -24,6 +24,9 @@ PATIENCE = 2 * LEASE + 60.0
 waits for a lease, and who was away is told when it is back.
 """
 
+LOOK = 1.0
+"""Seconds between two looks: each goes through all folders."""
+
 HOLDERS: dict[type[Any], Callable[[Any], object]] = {
     Room: lambda room: [*room._claims, *room._waiting],
     PartyWorkshop: lambda workshop: sorted(map(str, workshop._open)),
@@ -60,8 +63,11 @@ class Leftovers:
 
     def check(self, world: World) -> None:
         """Wait until nothing is left; break the rule if something stays."""
-        if not world.run(lambda: not self.found(), world.now + PATIENCE) and not world.violations:
-            world.break_rule("leaves nothing", "; ".join(self.found()[:4]))
+        end = world.now + PATIENCE
+        while (left := self.found()) and world.now < end and not world.violations:
+            world.run(lambda: False, world.now + LOOK)
+        if left and not world.violations:
+            world.break_rule("leaves nothing", "; ".join(left[:4]))
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -266,8 +266,10 @@ class World:
             if act is None:
                 continue
             if alarm.at > until:
-                return False
+                heapq.heappush(alarms, alarm)
+                break
             self.now = alarm.at
             act()
             return True
+        self.now = max(self.now, until)
         return False
