@@ -172,8 +172,11 @@ class Job:
             )
             if self.state.state is State.FINISHING and not self._stored:
                 raise ProtocolError(f"the results of job {self.state.job_id} are not ready.")
-            self._apply(computing.FetchResults(sender, number))
-            return self._workshop.results(self.state.job_id, number)
+            event = computing.FetchResults(sender, number)
+            computing.step(self.state, event)  # or it raises what speaks against it
+            items = self._workshop.results(self.state.job_id, number)
+            self._apply(event)  # only what is there ends the job's attempts
+            return items
 
     # -- what happens by itself ------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ others each time. A failure prints the seed that repeats it and the input itself
 
 from __future__ import annotations
 
+import base64
 import os
 import resource
 import time
@@ -14,6 +15,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -157,11 +160,17 @@ def test_a_fuzzer_that_finds_nothing_would_be_noticed(known: dict[str, Decoder])
 
 # -- what was found -------------------------------------------------------------------------------
 
-OF_ANOTHER_CURVE = b"""\
------BEGIN PRIVATE KEY-----
-MC4CAQAwBQYDO2VuBCIEILb1swJsUKhCoJmwH2+x487yXd2YjOa3srAwrleGEYOS
------END PRIVATE KEY-----
-"""
+
+def _of_no_algorithm() -> bytes:
+    """A key, made just now, whose algorithm's number is nobody's."""
+    key = X25519PrivateKey.generate().private_bytes(
+        Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
+    )
+    text = base64.b64encode(key.replace(b"\x2b\x65\x6e", b"\x3b\x65\x6e", 1))
+    return b"\n".join([b"-----BEGIN %b-----" % LABEL, text, b"-----END %b-----" % LABEL, b""])
+
+
+LABEL = b"PRIVATE KEY"
 NAMELESS = party_pb2.ListDatasetsReply(
     datasets=[
         party_pb2.Dataset(name="no name", table_json=examples.HOSPITALS[0].info.model_dump_json())
@@ -169,7 +178,7 @@ NAMELESS = party_pb2.ListDatasetsReply(
 ).SerializeToString()
 FOUND = {
     "a number of parties without end": ("local network", b'{"parties": Infinity}'),
-    "a key of an algorithm that nobody knows": ("recipient's key", OF_ANOTHER_CURVE),
+    "a key of an algorithm that nobody knows": ("recipient's key", _of_no_algorithm()),
     "a data set without a name, to a client": ("data sets", NAMELESS),
     "a data set without a name, to the coordinator": ("peer tables", NAMELESS),
     "a million lists within one another": ("document", b"a: " + b"[" * 1_000_000),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from masque.errors import Conflict, JobFailed, MasqueError, ProtocolError, Refused
 from masque.jobs.bound import Resume
 from masque.jobs.compile import compile_job
+from masque.jobs.states import State
 from masque.v1 import party_pb2
 from services.party.deliveries import Deliveries
 from services.party.preparing import check_released_once
@@ -170,3 +172,15 @@ def test_a_private_model_is_opened_to_all_once(tmp_path: Path) -> None:
     assert error.value.where["rule"] == "privacy"
     sealed = private()
     check_released_once(sealed.at_attempt(3), compile_job(sealed), ledger, "party-0")
+
+
+def test_results_that_are_lost_end_no_job() -> None:
+    """Nothing was handed over: another attempt may compute them again."""
+    job, workshop = new_job()
+    job.prepare(a_bound_job(), "coordinator")
+    job.state = replace(job.state, state=State.FINISHING)
+    job._stored = True
+    with pytest.raises(KeyError):
+        job.fetch("coordinator", 1)
+    assert not job.state.over and workshop.stored == {}
+    assert job.prepare(a_bound_job(2), "coordinator").rounds
